@@ -1,0 +1,1 @@
+"""The token stream: what stages of a pipe say to each other. FORMAT.md is its specification."""

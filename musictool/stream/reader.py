@@ -1,0 +1,265 @@
+"""Reading a token stream: item by item in bounded memory, believing nothing that has not been checked.
+
+A reader starts before the writer ends. It refuses what it does not know (version, kind, vocabulary), holds every item
+to its count and digest, and says which item and which line is wrong.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO, Protocol
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from musictool.errors import InputError
+from musictool.stream.records import LINE_BYTES_MAX, Closing, Failure, Head, ItemFailed, StreamError, is_seal_good
+
+CODE_MAX = 1 << 24
+_PLAIN_IDS = re.compile(rb'\{"t":\[([0-9]{1,9}(?:,[0-9]{1,9})*)\]\}\n')
+
+
+class Tokens(Protocol):
+    """What a reader asks of a vocabulary."""
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def __len__(self) -> int: ...
+
+    def ids(self, names: list[str]) -> NDArray[np.int32]: ...
+
+
+Lookup = Callable[[Head], "Tokens | None"]
+"""Finds the vocabulary that a head names, None where ids can't be checked; raises InputError for an unknown one."""
+
+
+class StreamReader:
+    """Bytes to items.
+
+    Args:
+        source: the plain bytes of a stream.
+        lookup: finds vocabularies by name.
+        context: what to call the stream in errors, a path say.
+    """
+
+    def __init__(self, source: BinaryIO, lookup: Lookup, context: str = "") -> None:
+        self._source = source
+        self._lookup = lookup
+        self._context = context
+        self._line_number = 0
+        self._item = ""
+
+    def __iter__(self) -> Iterator[ItemReader]:
+        """The items in order; one must not be read after the next was asked for.
+
+        Raises:
+            StreamError: the stream breaks the rules.
+        """
+        number, of = 0, 0
+        while True:
+            head_line = self.read_line()
+            if head_line is None:
+                break
+            line = self.parse(head_line)
+            head = self._checked_head(line)
+            if head.number is not None:
+                if head.number != (number + 1 if number < of else 1):
+                    raise self.error(f"item {number + 1} of {of} is missing" if number < of else "items are missing")
+                number, of = head.number, head.of or head.number
+            elif number < of:
+                raise self.error(f"item {number + 1} of {of} is missing")
+            item = ItemReader(self, head, self._vocabulary(head), head_line if "sealed" in line else b"")
+            yield item
+            item.skip()
+        self._item = ""
+        if self._line_number == 0:
+            raise self.error("the stream is empty", hint="did the stage before this one fail?")
+        if number < of:
+            raise self.error(f"the stream ends after item {number} of {of}", hint="did the stage before this one fail?")
+
+    def error(self, message: str, hint: str = "") -> StreamError:
+        """An error at the current line."""
+        where = [f"item {self._item!r}"] if self._item else []
+        where += [f"line {max(self._line_number, 1)}"]
+        return StreamError(message, context=", ".join([self._context, *where] if self._context else where), hint=hint)
+
+    def read_line(self) -> bytes | None:
+        """The next line with its line end, None at the end of the file."""
+        line = self._source.readline(LINE_BYTES_MAX + 1)
+        if not line:
+            return None
+        self._line_number += 1
+        if len(line) > LINE_BYTES_MAX:
+            raise self.error(f"a line of more than {LINE_BYTES_MAX >> 20} MiB")
+        if not line.endswith(b"\n"):
+            raise self.error("the stream ends inside a line", hint="did the stage before this one fail?")
+        return line
+
+    def parse(self, line: bytes) -> dict[str, Any]:
+        """One line as an object."""
+        try:
+            parsed = orjson.loads(line)
+        except ValueError:
+            parsed = None
+        if not isinstance(parsed, dict):
+            hint = "" if self._line_number > 1 else "a token stream is expected here: mtk tokenize makes one"
+            raise self.error("no JSON object", hint=hint)
+        return parsed
+
+    def _checked_head(self, line: dict[str, Any]) -> Head:
+        if "mtk" not in line:
+            raise self.error("a head is expected", hint="an item begins with {\"mtk\":1,…}")
+        self._item = line["item"][:80] if isinstance(line.get("item"), str) else ""
+        try:
+            return Head.from_json(line)
+        except StreamError as error:
+            raise self.error(error.message, error.hint) from None
+
+    def _vocabulary(self, head: Head) -> Tokens | None:
+        try:
+            vocabulary = self._lookup(head)
+        except InputError as error:
+            raise self.error(error.message, error.hint) from None
+        if vocabulary is not None and vocabulary.fingerprint != head.vocab_sha:
+            raise self.error(
+                f"vocabulary {head.vocab!r} is another one: its fingerprint is {head.vocab_sha[:12]!r}, "
+                f"ours {vocabulary.fingerprint[:12]!r}",
+                hint="make the stream again with this version",
+            )
+        return vocabulary
+
+
+class ItemReader:
+    """One item: its head at once, its tokens as they come, its closing line after them.
+
+    Attributes:
+        head: what began it.
+        closing: what ended it; None before its tokens are read to the end.
+        failure: why it was given up; None unless it was.
+    """
+
+    def __init__(self, stream: StreamReader, head: Head, vocabulary: Tokens | None, sealed_head: bytes) -> None:
+        self.head = head
+        self.closing: Closing | None = None
+        self.failure: Failure | None = None
+        self._stream = stream
+        self._vocabulary = vocabulary
+        self._sealed_head = sealed_head
+        self._rows: int | None = None
+
+    def chunks(self) -> Iterator[NDArray[np.int32]]:
+        """The item's tokens, a line at a time: int32 [t] of events, int32 [K, frames] of codes.
+
+        Raises:
+            ItemFailed: an earlier stage gave the item up.
+            StreamError: the stream breaks off, or breaks the rules, inside the item.
+        """
+        digest, count = hashlib.sha256(), 0
+        while True:
+            raw = self._stream.read_line()
+            if raw is None:
+                raise self._stream.error("the stream ends inside the item", "did the stage before this one fail?")
+            plain = _PLAIN_IDS.fullmatch(raw) if raw.startswith(b'{"t":[') and self.head.kind == "events" else None
+            if plain:
+                chunk = np.fromstring(plain[1], np.int32, sep=",")
+                self._check_range(chunk)
+            else:
+                line = self._stream.parse(raw)
+                if "end" in line:
+                    self._close(line, count, digest.hexdigest())
+                    self._check_seal(raw, line)
+                    return
+                if "fail" in line:
+                    self._check_seal(raw, line)
+                    self.failure = self._read(Failure, line)
+                    raise ItemFailed(self.failure)
+                if "mtk" in line:
+                    raise self._stream.error("the next item begins inside this one: its end is missing")
+                chunk = self._tokens(line)
+            digest.update(np.ascontiguousarray(chunk.T, dtype="<i4"))
+            count += chunk.shape[-1]
+            yield chunk
+
+    def skip(self) -> None:
+        """Read the item to its end, checking it, unless that is done."""
+        if self.closing is None and self.failure is None:
+            try:
+                for _ in self.chunks():
+                    pass
+            except ItemFailed:
+                pass
+
+    def _tokens(self, line: dict[str, Any]) -> NDArray[np.int32]:
+        """The tokens of a data line in any of its forms."""
+        if self.head.kind == "codes":
+            if "c" not in line:
+                raise self._stream.error("no line of codes: it has neither 'c' nor 'end' nor 'fail'")
+            return self._codes(line["c"])
+        if "t" in line:
+            ids = self._integers(line["t"], 1)
+            self._check_range(ids)
+            return ids
+        if "w" not in line:
+            raise self._stream.error("no line of events: it has neither 't' nor 'w' nor 'end' nor 'fail'")
+        names = line["w"]
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise self._stream.error("'w' is no list of names")
+        if self._vocabulary is None:
+            raise self._stream.error("names need a vocabulary that is known here")
+        try:
+            return self._vocabulary.ids(names)
+        except InputError as error:
+            raise self._stream.error(error.message, error.hint) from None
+
+    def _codes(self, rows: Any) -> NDArray[np.int32]:
+        codes = self._integers(rows, 2)
+        if self._rows not in (None, len(codes)):
+            raise self._stream.error(f"{len(codes)} codebook rows after {self._rows}")
+        self._rows = len(codes)
+        if codes.size and not 0 <= codes.min() <= codes.max() < CODE_MAX:
+            raise self._stream.error("a code is out of range")
+        return codes
+
+    def _integers(self, value: Any, dimensions: int) -> NDArray[np.int32]:
+        """A JSON value as an integer array, refused if it is anything else."""
+        try:
+            array = np.array(value)
+        except ValueError:
+            array = np.array(None)
+        if array.size == 0 and isinstance(value, list) and array.ndim in (1, dimensions):
+            return np.zeros((len(value), 0) if dimensions == 2 else 0, np.int32)
+        if array.ndim != dimensions or array.dtype.kind != "i":
+            raise self._stream.error("the tokens are no list of integers" if dimensions == 1 else "the codes are no rows")
+        if not -(1 << 31) <= array.min() <= array.max() < 1 << 31:
+            raise self._stream.error("a token is out of range")
+        return array.astype(np.int32)
+
+    def _check_range(self, ids: NDArray[np.int32]) -> None:
+        size = 1 << 31 if self._vocabulary is None else len(self._vocabulary)
+        if len(ids) and not 0 <= (low := int(ids.min())) <= (high := int(ids.max())) < size:
+            raise self._stream.error(
+                f"token {low if low < 0 else high} is not in vocabulary {self.head.vocab!r} of {size} tokens"
+            )
+
+    def _close(self, line: dict[str, Any], count: int, sha: str) -> None:
+        closing = self._read(Closing, line)
+        if closing.count != count:
+            raise self._stream.error(f"the item has {count} tokens where its end says {closing.count}")
+        if closing.sha != sha:
+            raise self._stream.error("the item's tokens are not those that were written: their sha256 differs")
+        self.closing = closing
+
+    def _check_seal(self, raw: bytes, line: dict[str, Any]) -> None:
+        if (self._sealed_head or "seal" in line) and not is_seal_good(self._sealed_head, raw):
+            self.closing = None
+            raise self._stream.error("the item's head or end is not what was written: its seal does not fit")
+
+    def _read(self, record: Any, line: dict[str, Any]) -> Any:
+        try:
+            return record.from_json(line)
+        except StreamError as error:
+            raise self._stream.error(error.message, error.hint) from None
