@@ -1,0 +1,104 @@
+"""Options that mean the same in every command, as types to annotate a parameter with.
+
+    def tokenize(context: typer.Context, inputs: InputsArgument = None, output: OutputOption = None) -> None: ...
+
+Options for a command take their default from the parameter. The shell's own options (`--help`, `--version`, `--debug`,
+`--quiet`, `--log`) are added to every command by `application`; they change the environment and reach no function.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from musictool import __version__
+from musictool.cli.environment import LogFormat, environment_of
+from musictool.cli.files import Shard
+
+_SHELL_OPTION = {"is_eager": True, "expose_value": False}
+
+
+def _show_help(context: typer.Context, value: bool) -> None:
+    if value:
+        environment_of(context).stdout.write(f"{context.get_help()}\n".encode())
+        raise typer.Exit
+
+
+def _show_version(context: typer.Context, value: bool) -> None:
+    if value:
+        environment_of(context).stdout.write(f"mtk {__version__}\n".encode())
+        raise typer.Exit
+
+
+def _set_debug(context: typer.Context, value: bool) -> None:
+    environment_of(context).debug |= value
+
+
+def _set_quiet(context: typer.Context, value: bool) -> None:
+    environment_of(context).quiet |= value
+
+
+def _set_log(context: typer.Context, value: LogFormat | None) -> None:
+    if value is not None:
+        environment_of(context).log_format = LogFormat(value)
+
+
+InputsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="INPUT", show_default=False, help="Files, folders, globs, or - (or nothing) for standard input."
+    ),
+]
+OutputOption = Annotated[
+    str | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="PATH",
+        show_default=False,
+        help="A file, a folder (with a trailing slash), or a template such as 'out/{stem}.mid'. Without it, standard "
+        "output.",
+    ),
+]
+ForceOption = Annotated[bool, typer.Option("--force", "-f", help="Replace files that exist.")]
+SkipExistingOption = Annotated[
+    bool, typer.Option("--skip-existing", help="Leave out inputs whose output exists: goes on with a batch.")
+]
+ShardOption = Annotated[
+    Shard | None,
+    typer.Option(
+        "--shard",
+        parser=Shard.parse,
+        metavar="K/N",
+        show_default=False,
+        help="Take the K-th of N shares of the inputs.",
+    ),
+]
+JobsOption = Annotated[int, typer.Option("--jobs", "-j", min=0, metavar="N", help="Processes; 0 is one for each core.")]
+SeedOption = Annotated[
+    int, typer.Option("--seed", min=0, metavar="N", help="Same inputs, versions, machine and seed give the same bytes.")
+]
+
+HelpOption = Annotated[
+    bool, typer.Option("--help", "-h", callback=_show_help, help="Show this message and exit.", **_SHELL_OPTION)
+]
+VersionOption = Annotated[
+    bool, typer.Option("--version", callback=_show_version, help="Show the version and exit.", **_SHELL_OPTION)
+]
+DebugOption = Annotated[
+    bool, typer.Option("--debug", callback=_set_debug, help="Show a traceback with an error.", **_SHELL_OPTION)
+]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", callback=_set_quiet, help="No progress, no notes.", **_SHELL_OPTION)
+]
+LogOption = Annotated[
+    LogFormat | None,
+    typer.Option(
+        "--log",
+        callback=_set_log,
+        show_default=False,
+        help="Messages as lines of text (default) or one JSON object a line.",
+        **_SHELL_OPTION,
+    ),
+]
