@@ -31,7 +31,7 @@ class MusicToolError(Exception):
     def __str__(self) -> str:
         return f"{self.message} ({self.context})" if self.context else self.message
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.message, self.context, self.hint, self.code)
 
 

@@ -8,9 +8,12 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from musictool.stream.records import StreamError
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 STREAM_SUFFIXES = (".mtk", ".mtk.zst", ".mtk.gz")
 _CHUNK_BYTES = 1 << 16
@@ -70,12 +73,13 @@ class _GzipReader(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer) -> int:
+    def readinto(self, buffer: WriteableBuffer) -> int:
         try:
-            chunk = self._plain.read1(len(buffer))
+            view = memoryview(buffer)
+            chunk = self._plain.read1(len(view))
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise _broken(self._name, error) from error
-        buffer[: len(chunk)] = chunk
+        view[: len(chunk)] = chunk
         return len(chunk)
 
 
@@ -86,14 +90,14 @@ class _ZstdReader(io.RawIOBase):
         import zstandard
 
         self._raw, self._name, self._zstandard = raw, name, zstandard
-        self._frame = None
+        self._frame: Any = None  # a decompressor at work, None between frames
         self._packed = b""
         self._plain = b""
 
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer) -> int:
+    def readinto(self, buffer: WriteableBuffer) -> int:
         while not self._plain:
             if not self._packed:
                 self._packed = self._raw.read(_CHUNK_BYTES)
@@ -102,8 +106,9 @@ class _ZstdReader(io.RawIOBase):
                         raise _broken(self._name, "the file ends inside a frame")
                     return 0
             self._step()
-        count = min(len(buffer), len(self._plain))
-        buffer[:count] = self._plain[:count]
+        view = memoryview(buffer)
+        count = min(len(view), len(self._plain))
+        view[:count] = self._plain[:count]
         self._plain = self._plain[count:]
         return count
 

@@ -75,7 +75,6 @@ class StreamReader:
             item = ItemReader(self, head, self._vocabulary(head), head_line if "sealed" in line else b"")
             yield item
             item.skip()
-        self._item = ""
         if self._line_number == 0:
             raise self.error("the stream is empty", hint="did the stage before this one fail?")
         if number < of:
@@ -112,7 +111,7 @@ class StreamReader:
 
     def _checked_head(self, line: dict[str, Any]) -> Head:
         if "mtk" not in line:
-            raise self.error("a head is expected", hint="an item begins with {\"mtk\":1,…}")
+            raise self.error("a head is expected", hint='an item begins with {"mtk":1,…}')
         self._item = line["item"][:80] if isinstance(line.get("item"), str) else ""
         try:
             return Head.from_json(line)
@@ -180,7 +179,7 @@ class ItemReader:
                 if "mtk" in line:
                     raise self._stream.error("the next item begins inside this one: its end is missing")
                 chunk = self._tokens(line)
-            digest.update(np.ascontiguousarray(chunk.T, dtype="<i4"))
+            digest.update(np.ascontiguousarray(chunk.T, dtype="<i4").data)
             count += chunk.shape[-1]
             yield chunk
 
@@ -233,7 +232,9 @@ class ItemReader:
         if array.size == 0 and isinstance(value, list) and array.ndim in (1, dimensions):
             return np.zeros((len(value), 0) if dimensions == 2 else 0, np.int32)
         if array.ndim != dimensions or array.dtype.kind != "i":
-            raise self._stream.error("the tokens are no list of integers" if dimensions == 1 else "the codes are no rows")
+            raise self._stream.error(
+                "the tokens are no list of integers" if dimensions == 1 else "the codes are no rows"
+            )
         if not -(1 << 31) <= array.min() <= array.max() < 1 << 31:
             raise self._stream.error("a token is out of range")
         return array.astype(np.int32)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from musictool.errors import InputError, MusicToolError
 
@@ -87,7 +87,7 @@ class Head:
             raise StreamError(f"no such place: item {number} of {of}")
         return cls(
             item,
-            kind,  # type: ignore[arg-type]  # just checked against KINDS
+            cast(Kind, kind),
             _field(line, "vocab", str),
             _field(line, "vocab_sha", str),
             _field(line, "meta", dict, {}),

@@ -90,7 +90,7 @@ class ItemWriter:
         if self._kind == "events":
             for start in range(0, len(array), IDS_A_LINE):
                 self._stream.events(array[start : start + IDS_A_LINE])
-            self._digest.update(array)
+            self._digest.update(array.data)
             self._count += len(array)
             return
         if array.ndim != 2 or self._rows not in (None, len(array)):
@@ -99,7 +99,7 @@ class ItemWriter:
         frames = max(1, IDS_A_LINE // max(1, self._rows))
         for start in range(0, array.shape[1], frames):
             self._stream.copy(_dump({"c": np.ascontiguousarray(array[:, start : start + frames])}))
-        self._digest.update(np.ascontiguousarray(array.T))
+        self._digest.update(np.ascontiguousarray(array.T).data)
         self._count += array.shape[1]
 
     def closing(self) -> Closing:

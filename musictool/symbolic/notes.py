@@ -131,7 +131,7 @@ class TempoMap:
 
     @classmethod
     def of(cls, start_quarters: ArrayLike, microseconds_per_quarter: ArrayLike) -> TempoMap:
-        """Make a map from changes in any order; the last of several at one place counts, and 120 holds until the first."""
+        """Make a map from changes in any order; of several at one place the last counts; 120 holds until the first."""
         start = np.atleast_1d(np.asarray(start_quarters, np.float64))
         tempo = np.atleast_1d(np.asarray(microseconds_per_quarter, np.int64))
         order = np.argsort(start, kind="stable")

@@ -71,7 +71,9 @@ def assemble(decoded: Score, meta: Mapping[str, Any]) -> Score:
         has_metre = bool(tempo or signatures)
     keys = tuple(
         KeySignature(
-            _within("key_signatures", quarter, 0, QUARTERS_MAX), _within("key_signatures", sharps, -7, 7), bool(is_minor)
+            _within("key_signatures", quarter, 0, QUARTERS_MAX),
+            _within("key_signatures", sharps, -7, 7),
+            bool(is_minor),
         )
         for quarter, sharps, is_minor in _rows(meta, "key_signatures", (float, int, int))
     )
@@ -104,7 +106,8 @@ def _with_tracks(
     parts = np.union1d(part_of_note, part_of_pedal)
     order = np.argsort(rank[parts >> 8], kind="stable")
     place = np.argsort(order)
-    tracks, track_of_source = [], {}
+    tracks: list[Track] = []
+    track_of_source: dict[int, int] = {}
     for source, voice in zip((parts[order] >> 8).tolist(), (parts[order] & 255).tolist(), strict=True):
         known = names.get(source) or (names.get(DRUM_SOURCE) if source >= DRUM_SOURCE else None) or [""]
         track_of_source.setdefault(source, len(tracks))
