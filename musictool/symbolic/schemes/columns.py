@@ -7,7 +7,7 @@ pitch that sound at once. All vectorised: an array in, an array out.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,28 +86,43 @@ def grid_table(grid: GridNotes, onset_seconds: NDArray[np.float64], offset_secon
     )
 
 
-def allocate_voices(grid: GridNotes) -> GridNotes:
-    """Give notes that would sound a pitch of their source twice at once a voice of their own.
+def stable_order(key: Column) -> Column:
+    """The order that sorts keys of 0..2**31-1, equal ones as they stand; numbers sort faster than indices."""
+    numbered = key << 32 | np.arange(len(key))
+    numbered.sort()
+    return numbered & 0xFFFFFFFF
 
-    A note keeps its voice if every earlier note of its key has ended; the others are dealt with again one voice up.
+
+def allocate_voices(grid: GridNotes, voices: int) -> GridNotes:
+    """Order notes by source, pitch and onset, and give each the lowest voice that is free when it begins.
+
+    A note that finds all `voices` (two or more) taken gets the number `voices` and takes none.
     """
-    longest = int(grid.off.max()) + 1 if len(grid) else 1
-    grid = grid.take(np.lexsort((grid.off << 7 | grid.velocity, grid.key() << 40 | grid.on)))
-    if not len(grid) or not _overlaps(grid, longest).any():
+    if not len(grid):
         return grid
-    voice = grid.voice.copy()
-    rest = np.arange(len(grid))
-    while len(rest):
-        rest = rest[_overlaps(grid.take(rest), longest)]
-        voice[rest] += 1
-    return GridNotes(grid.on, grid.off, grid.source, grid.pitch, grid.velocity, voice)
-
-
-def _overlaps(grid: GridNotes, longest: int) -> NDArray[np.bool_]:
-    """Which notes, ordered by key and onset, begin before an earlier note of their key has ended."""
-    group = np.cumsum(changes(grid.key())) * longest  # lifts every key above the ends of the key before it
-    ended = np.maximum.accumulate(group + grid.off)
-    return np.append(False, (group + grid.on)[1:] < ended[:-1])
+    key = grid.key()
+    order = np.lexsort((grid.off << 7 | grid.velocity, key << 40 | grid.on))
+    grid = grid.take(order)
+    lift = key[order] * (int(grid.off.max()) + 1)  # puts every key above the ends of the key before it
+    on, off = lift + grid.on, lift + grid.off
+    is_free = np.ones(len(grid), np.bool_)  # whether every earlier note of the key has ended
+    np.greater_equal(on[1:], np.maximum.accumulate(off)[:-1], out=is_free[1:])
+    voice = np.where(is_free, 0, 1)
+    late = np.flatnonzero(~is_free)
+    crowded = late[1:][np.diff(late) == 1]  # behind a note that is late itself: few, a plain loop will do
+    ends: list[int] = []  # of the last note of every voice
+    before = -1
+    columns = (crowded, off[crowded - 2], off[crowded - 1], on[crowded], off[crowded])
+    for index, first, second, begin, end in zip(*(column.tolist() for column in columns), strict=True):
+        if index - 1 != before:
+            ends = [first, second]
+        free = 0
+        while free < len(ends) and ends[free] > begin:
+            free += 1
+        if free < voices:
+            ends[free : free + 1] = [end]
+        voice[index], before = free, index
+    return replace(grid, voice=voice)
 
 
 def changes(values: Column) -> NDArray[np.bool_]:

@@ -18,6 +18,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from musictool.symbolic.metre import metre_of
 from musictool.symbolic.notes import Notes, Pedals, Score, TempoMap, TimeSignature
@@ -111,7 +112,15 @@ def quantize(score: Score) -> tuple[Notes, Pedals]:
 
 
 def _tempo_map(step: Column, rate: Column) -> TempoMap:
-    return TempoMap.of(step / STEPS_PER_QUARTER, np.rint(60e6 / rate).astype(np.int64))
+    return TempoMap.of(step / STEPS_PER_QUARTER, _microseconds(rate))
+
+
+_MICROSECONDS_OF_RATE = np.rint(60e6 / np.maximum(np.arange(TEMPO_MAX + 1), 1)).astype(np.int64)
+
+
+def _microseconds(rate: NDArray[np.integer]) -> Column:
+    """How long a quarter lasts at so many a minute."""
+    return _MICROSECONDS_OF_RATE[rate]
 
 
 _BAR_EVENT, _TEMPO_EVENT, _NOTE_EVENT = range(3)
@@ -186,6 +195,50 @@ _BAR, _POSITION, _NUMERATOR, _DENOMINATOR, _TEMPO, _PROGRAM, _KIT, _PITCH, _VELO
 _DEFAULT_TEMPO = 120
 
 
+class _Tempos:
+    """Tempo changes as they come: all of them in ten bytes each, and apart those that notes may still need."""
+
+    def __init__(self) -> None:
+        self._settled_steps: list[Column] = []
+        self._settled_rates: list[NDArray[np.int16]] = []
+        self._steps = np.zeros(1, np.int64)
+        self._rates = np.full(1, _DEFAULT_TEMPO, np.int64)
+        self._start_seconds = np.zeros(1)  # when each of these begins
+
+    def add(self, step: Column, rate: Column) -> None:
+        """Take in changes by rising step, not before those so far; the last within a step counts."""
+        if len(step):
+            step, rate = np.concatenate([self._steps, step]), np.concatenate([self._rates, rate])
+            is_last = np.append(step[1:] != step[:-1], True)
+            step, rate = step[is_last], rate[is_last]
+            changed = changes(rate)
+            self._steps, self._rates = step[changed], rate[changed]
+            spans = np.diff(self._steps / STEPS_PER_QUARTER) * _microseconds(self._rates[:-1]) / 1e6
+            self._start_seconds = np.cumsum(np.append(self._start_seconds[0], spans))
+
+    def seconds(self, step: Column) -> NDArray[np.float64]:
+        """When steps are that do not lie before what has settled; as `TempoMap.seconds` to the last bit."""
+        at = np.maximum(np.searchsorted(self._steps, step, side="right") - 1, 0)
+        into = step / STEPS_PER_QUARTER - self._steps[at] / STEPS_PER_QUARTER
+        return self._start_seconds[at] + into * (_microseconds(self._rates[at]) / 1e6)
+
+    def settle(self, needed: int, reached: int) -> None:
+        """Put away the changes that no step from `needed` on needs, where no change before `reached` is to come."""
+        first = int(np.searchsorted(self._steps, min(needed, reached - 1), side="right")) - 1
+        if first > 0:
+            self._settled_steps.append(self._steps[:first])
+            self._settled_rates.append(self._rates[:first].astype(np.int16))
+            self._steps, self._rates = self._steps[first:], self._rates[first:]
+            self._start_seconds = self._start_seconds[first:]
+
+    def tempo_map(self) -> TempoMap:
+        """All changes so far."""
+        start_quarters = np.concatenate([*self._settled_steps, self._steps], dtype=np.float64)
+        start_quarters /= STEPS_PER_QUARTER
+        rates = np.concatenate([*self._settled_rates, self._rates.astype(np.int16)])
+        return TempoMap(start_quarters, _microseconds(rates))
+
+
 class Decoder:
     """Ids to notes, chunk by chunk; a chunk's last bar or note waits for the next chunk to complete it."""
 
@@ -198,8 +251,7 @@ class Decoder:
         self._position = 0
         self._reached = 0
         self._source = 0
-        self._tempo_steps: list[Column] = []
-        self._tempos: list[Column] = []
+        self._tempos = _Tempos()
         self._signatures: list[TimeSignature] = []
         self._waiting = GridNotes.of(Notes.empty(), 1)  # their ends may lie beyond a tempo change to come
 
@@ -224,19 +276,15 @@ class Decoder:
             self._note_signatures(*open_bar)
         notes = self._release(np.ones(len(self._waiting), np.bool_))
         return Score(
-            notes, tempo_map=self._tempo_map(), time_signatures=tuple(self._signatures), has_metre=self._is_begun
+            notes, tempo_map=self._tempos.tempo_map(), time_signatures=tuple(self._signatures), has_metre=self._is_begun
         )
-
-    def _tempo_map(self) -> TempoMap:
-        step = np.concatenate([np.zeros(1, np.int64), *self._tempo_steps])
-        rate = np.concatenate([np.full(1, _DEFAULT_TEMPO), *self._tempos])
-        return _tempo_map(step, rate)
 
     def _release(self, certain: np.ndarray) -> Notes:
         grid = self._waiting.take(certain)
         self._waiting = self._waiting.take(~certain)
-        tempo_map = self._tempo_map()
-        on, off = (tempo_map.seconds(step / STEPS_PER_QUARTER) for step in (grid.on, grid.off))
+        on, off = self._tempos.seconds(grid.on), self._tempos.seconds(grid.off)
+        # No note to come begins before the open bar, and no tempo to come before what has been reached.
+        self._tempos.settle(min(self._bar_step, int(self._waiting.on.min(initial=self._bar_step))), self._reached)
         return grid_table(grid, on, off)
 
     def _read(self, ids: Ids) -> int:
@@ -259,8 +307,7 @@ class Decoder:
             self._reached, self._position = int(reached[-1]), int(position[-1])
 
             timely = (kind[placed] == _TEMPO) & (step >= before)  # a tempo can't change what has been played
-            self._tempo_steps.append(step[timely])
-            self._tempos.append(value[placed[timely]])
+            self._tempos.add(step[timely], value[placed[timely]])
             is_pitch = kind[placed] == _PITCH
             self._collect(ids, kind, value, placed[is_pitch], step[is_pitch])
         return self._reached

@@ -14,6 +14,8 @@ ends it first, and what still sounds at the end ends there.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from musictool.symbolic.metre import bar_starts
@@ -26,6 +28,7 @@ from musictool.symbolic.schemes.columns import (
     grid_pedals,
     latest,
     pedal_table,
+    stable_order,
 )
 from musictool.symbolic.vocabulary import EventRange, Ids, Vocabulary
 
@@ -70,10 +73,8 @@ _FIRST_ID_OF_ORDER = np.array(
 def _fit(score: Score) -> GridNotes:
     """The notes that the vocabulary can say, on its grid, each with its velocity bin and voice."""
     grid = GridNotes.of(score.notes, STEPS_PER_SECOND)
-    grid = allocate_voices(
-        GridNotes(grid.on, grid.off, grid.source, grid.pitch, grid.velocity // VELOCITY_BIN, grid.voice)
-    )
-    return grid.take(grid.voice < VOICES_MAX) if (grid.voice >= VOICES_MAX).any() else grid
+    grid = allocate_voices(replace(grid, velocity=grid.velocity // VELOCITY_BIN), VOICES_MAX)
+    return grid.take(grid.voice < VOICES_MAX) if (grid.voice == VOICES_MAX).any() else grid
 
 
 def quantize(score: Score) -> tuple[Notes, Pedals]:
@@ -83,8 +84,8 @@ def quantize(score: Score) -> tuple[Notes, Pedals]:
     """
     grid = _fit(score)
     middle = grid.velocity * VELOCITY_BIN + VELOCITY_BIN // 2
-    kept = GridNotes(grid.on, grid.off, grid.source, grid.pitch, middle, grid.voice)
-    return kept.notes(STEPS_PER_SECOND), pedal_table(*grid_pedals(score, STEPS_PER_SECOND), STEPS_PER_SECOND)
+    kept = replace(grid, velocity=middle).notes(STEPS_PER_SECOND)
+    return kept, pedal_table(*grid_pedals(score, STEPS_PER_SECOND), STEPS_PER_SECOND)
 
 
 def encode(score: Score) -> Ids:
@@ -143,6 +144,9 @@ _TIME, _NOTE_ON, _NOTE_OFF, _VELOCITY, _PROGRAM, _KIT, _VOICE, _PEDAL = (
 _STEPS_OF_ID = np.where(VOCABULARY.range_of_id == _TIME, VOCABULARY.value_of_id, 0).astype(np.int64)
 
 
+_STEP_BITS = (1 << 48) - 1
+
+
 class Decoder:
     """Ids to notes, chunk by chunk; what sounds at a chunk's end is carried into the next."""
 
@@ -152,8 +156,7 @@ class Decoder:
         self._bin = 64 // VELOCITY_BIN
         self._voice = 0
         self._key = self._on = self._velocity = np.zeros(0, np.int64)  # of the notes that sound
-        self._pedal_down: dict[int, int] = {}  # source -> step
-        self._presses: list[tuple[int, int, int]] = []
+        self._pedals = [np.zeros(0, np.int64)]  # source << 48 | step << 1 | whether down: there may be millions
 
     def feed(self, ids: Ids) -> Notes:
         """The notes that end within these ids, int32 [t]; `track` holds the voice."""
@@ -165,12 +168,15 @@ class Decoder:
 
         at = np.flatnonzero((kind == _NOTE_ON) | (kind == _NOTE_OFF))
         source = latest(turns, turn_sources, at, self._source)
-        bins = latest(dynamics, value[ids[dynamics]], at, self._bin)
+        bins = latest(dynamics, value[ids[dynamics]].astype(np.int64), at, self._bin)
         voices = np.where(kind == _VOICE, value[ids], 0)
         voice = np.append(self._voice, voices)[at]  # the token right before each switch
         key = source << 11 | value[ids[at]].astype(np.int64) << 4 | voice
 
-        self._follow_pedal(np.flatnonzero(kind == _PEDAL), ids, step, turns, turn_sources)
+        pedals = np.flatnonzero(kind == _PEDAL)
+        if len(pedals):
+            pedal_source = latest(turns, turn_sources, pedals, self._source)
+            self._pedals.append(pedal_source << 48 | step[pedals] << 1 | value[ids[pedals]])
         notes = self._pair(key, step[at], kind[at] == _NOTE_ON, bins)
         if len(ids):
             self._step, self._voice = int(step[-1]), int(voices[-1])
@@ -180,11 +186,9 @@ class Decoder:
 
     def finish(self) -> Score:
         """The notes that still sound, ended at the last step, and every pedal press; `track` holds the source there."""
-        notes = self._pair(self._key, np.full(len(self._key), self._step), np.zeros(len(self._key), np.bool_), self._velocity)
-        for source in list(self._pedal_down):
-            self._release(source, self._step)
-        presses = np.array(self._presses, np.int64).reshape(-1, 3)
-        return Score(notes, pedals=pedal_table(presses[:, 0], presses[:, 1], presses[:, 2], STEPS_PER_SECOND))
+        count = len(self._key)
+        notes = self._pair(self._key, np.full(count, self._step), np.zeros(count, np.bool_), self._velocity)
+        return Score(notes, pedals=self._presses())
 
     def _pair(self, key: Column, step: Column, is_on: np.ndarray, bins: Column) -> Notes:
         """Close every onset with the next switch of its key; keep those that have none."""
@@ -192,7 +196,7 @@ class Decoder:
         step = np.concatenate([self._on, step])
         is_on = np.concatenate([np.ones(len(self._key), np.bool_), is_on])
         bins = np.concatenate([self._velocity, bins])
-        order = np.argsort(key, kind="stable")
+        order = stable_order(key)
         ordered_key, ordered_on = key[order], is_on[order]
         has_next = np.append(ordered_key[1:] == ordered_key[:-1], False)
         closed, sounding = np.flatnonzero(ordered_on & has_next), order[ordered_on & ~has_next]
@@ -203,16 +207,16 @@ class Decoder:
         self._key, self._on, self._velocity = key[sounding], step[sounding], bins[sounding]
         return grid.notes(STEPS_PER_SECOND)
 
-    def _follow_pedal(self, at: Column, ids: Ids, step: Column, turns: Column, turn_sources: Column) -> None:
-        sources = latest(turns, turn_sources, at, self._source)
-        is_down = VOCABULARY.value_of_id[ids[at]]
-        for source, down, when in zip(sources.tolist(), is_down.tolist(), step[at].tolist(), strict=True):
-            if not down:
-                self._release(source, when)
-            else:
-                self._pedal_down.setdefault(source, when)
-
-    def _release(self, source: int, step: int) -> None:
-        pressed = self._pedal_down.pop(source, None)
-        if pressed is not None and step > pressed:
-            self._presses.append((pressed, step, source))
+    def _presses(self) -> Pedals:
+        """From the first down of a source to its next up, or to the last step."""
+        events = np.concatenate(self._pedals)
+        self._pedals = []
+        events = events[np.argsort((events >> 48).astype(np.int16), kind="stable")]
+        events = events[changes(events >> 48 << 1 | events & 1)]
+        down = np.flatnonzero(events & 1)
+        up = np.append(events, -1)[down + 1]
+        events = events[down]
+        on, off = (events & _STEP_BITS) >> 1, (up & _STEP_BITS) >> 1
+        off[up >> 48 != events >> 48] = self._step
+        held = off > on
+        return pedal_table(on[held], off[held], events[held] >> 48, STEPS_PER_SECOND)
