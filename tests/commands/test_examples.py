@@ -1,0 +1,50 @@
+"""The examples that help and README give run as they stand."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from musictool.cli.application import EXAMPLES
+from musictool.cli.registry import COMMANDS
+
+ROOT = Path(__file__).parents[2]
+VERBS = {name: import_module(entry.module).EXAMPLES for name, entry in COMMANDS.items()}
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the examples in it, and `mtk` on the path."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "mtk").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m musictool "$@"\n')
+    (programs / "mtk").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    shutil.copytree(ROOT / "examples", tmp_path / "desk" / "examples")
+    return tmp_path / "desk"
+
+
+@pytest.mark.parametrize("command", [*EXAMPLES, *(line for examples in VERBS.values() for line in examples)])
+def test_the_examples_of_every_help_run(desk, command):
+    done = subprocess.run(["bash", "-euo", "pipefail", "-c", command], cwd=desk, capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert all(line.startswith(b"mtk: note: ") for line in done.stderr.splitlines())
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_help_ends_with_two_examples(verb):
+    help = subprocess.run([sys.executable, "-m", "musictool", verb, "--help"], capture_output=True, text=True).stdout
+    assert tuple(line.strip() for line in help.rstrip().splitlines()[-2:]) == VERBS[verb]
+    assert len(VERBS[verb]) == 2
+
+
+def test_the_python_of_the_readme_runs(desk):
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=desk, check=True, timeout=60)
