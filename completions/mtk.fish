@@ -25,7 +25,7 @@ complete -c mtk -n '__fish_seen_subcommand_from tokenize' -l debug -d 'Show a tr
 complete -c mtk -n '__fish_seen_subcommand_from tokenize' -l quiet -s q -d 'No progress, no notes'
 complete -c mtk -n '__fish_seen_subcommand_from tokenize' -l log -x -a 'text json' -d 'Messages as lines of text (default) or one JSON object a line'
 
-complete -c mtk -n __fish_use_subcommand -f -a decode -d 'Turn a token stream into MIDI files'
+complete -c mtk -n __fish_use_subcommand -f -a decode -d 'Turn a token stream into MIDI files or sound'
 complete -c mtk -n '__fish_seen_subcommand_from decode' -l output -s o -r -F -d 'A file, a folder (with a trailing slash), or a template such as '\''out/{stem}.mid'\'''
 complete -c mtk -n '__fish_seen_subcommand_from decode' -l format -r -F -d 'mid, wav, flac or ogg; else -o'\''s suffix says'
 complete -c mtk -n '__fish_seen_subcommand_from decode' -l scheme -s s -r -F -d 'miditok:FILE.json, for such streams'
@@ -42,7 +42,7 @@ complete -c mtk -n '__fish_seen_subcommand_from decode' -l debug -d 'Show a trac
 complete -c mtk -n '__fish_seen_subcommand_from decode' -l quiet -s q -d 'No progress, no notes'
 complete -c mtk -n '__fish_seen_subcommand_from decode' -l log -x -a 'text json' -d 'Messages as lines of text (default) or one JSON object a line'
 
-complete -c mtk -n __fish_use_subcommand -f -a validate -d 'Check token streams and MIDI files'
+complete -c mtk -n __fish_use_subcommand -f -a validate -d 'Check MIDI files, sound, token streams and corpora'
 complete -c mtk -n '__fish_seen_subcommand_from validate' -l rules -r -F -d 'Rules as TOML'
 complete -c mtk -n '__fish_seen_subcommand_from validate' -l set -r -F -d 'One rule, as in notes.min=50 or instruments.allowed='\''["piano"]'\''; may be repeated'
 complete -c mtk -n '__fish_seen_subcommand_from validate' -l json -d 'One JSON object a line for each item, no table'

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import sys
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from difflib import get_close_matches
 from enum import Enum
@@ -118,7 +118,7 @@ def _copy(value: Any) -> Any:
 
 
 @lru_cache
-def _types_of(cls: type) -> dict[str, Any]:
+def _types_of(cls: Any) -> dict[str, Any]:
     """The types of the fields that a dataclass is built from."""
     hints = get_type_hints(cls)
     return {field.name: hints[field.name] for field in fields(cls) if field.init}
@@ -128,7 +128,7 @@ def _build(cls: type[T], data: Any, key: str, where: str, base: Any = None) -> T
     """Build a dataclass; `base`, one of the same class, has the values of the keys that are not there."""
     if not isinstance(data, Mapping):
         raise _error(f"'{key}' is {_described(data)}, not a section", where) if key else _error("no table", where)
-    types_of = _types_of(cls)
+    types_of = _types_of(cast(Hashable, cls))
     for name in data:
         if name not in types_of:
             near = get_close_matches(str(name), types_of, n=1)

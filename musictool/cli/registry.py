@@ -22,6 +22,8 @@ class CommandEntry(NamedTuple):
 
 COMMANDS: dict[str, CommandEntry] = {
     "tokenize": CommandEntry("musictool.commands.tokenize", "tokenize", "Turn MIDI files into a token stream."),
-    "decode": CommandEntry("musictool.commands.decode", "decode", "Turn a token stream into MIDI files."),
-    "validate": CommandEntry("musictool.commands.validate", "validate", "Check token streams and MIDI files."),
+    "decode": CommandEntry("musictool.commands.decode", "decode", "Turn a token stream into MIDI files or sound."),
+    "validate": CommandEntry(
+        "musictool.commands.validate", "validate", "Check MIDI files, sound, token streams and corpora."
+    ),
 }

@@ -7,7 +7,6 @@ to its count and digest, and says which item and which line is wrong.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, Protocol
 
@@ -19,7 +18,23 @@ from musictool.errors import InputError
 from musictool.stream.records import LINE_BYTES_MAX, Closing, Failure, Head, ItemFailed, StreamError, is_seal_good
 
 CODE_MAX = 1 << 24
-_PLAIN_IDS = re.compile(rb'\{"t":\[([0-9]{1,9}(?:,[0-9]{1,9})*)\]\}\n')
+
+
+def _plain_ids(line: bytes) -> NDArray[np.int64] | None:
+    """The ids of a line of nothing else, several times as fast as a JSON parser; None for any other line.
+
+    They are int64, so that one too large for an id is out of range rather than wrapped.
+    """
+    body = line[6:-3]
+    if (
+        not (line.startswith(b'{"t":[') and line.endswith(b"]}\n"))
+        or not body[-1:].isdigit()
+        or body.startswith(b",")
+        or b",," in body
+        or body.translate(None, b"0123456789,")
+    ):
+        return None
+    return np.fromstring(body, np.int64, sep=",")
 
 
 class Tokens(Protocol):
@@ -162,10 +177,10 @@ class ItemReader:
             raw = self._stream.read_line()
             if raw is None:
                 raise self._stream.error("the stream ends inside the item", "did the stage before this one fail?")
-            plain = _PLAIN_IDS.fullmatch(raw) if raw.startswith(b'{"t":[') and self.head.kind == "events" else None
-            if plain:
-                chunk = np.fromstring(plain[1], np.int32, sep=",")
-                self._check_range(chunk)
+            plain = _plain_ids(raw) if self.head.kind == "events" else None
+            if plain is not None:
+                self._check_range(plain)
+                chunk = plain.astype(np.int32)
             else:
                 line = self._stream.parse(raw)
                 if "end" in line:
@@ -239,7 +254,7 @@ class ItemReader:
             raise self._stream.error("a token is out of range")
         return array.astype(np.int32)
 
-    def _check_range(self, ids: NDArray[np.int32]) -> None:
+    def _check_range(self, ids: NDArray[np.int32] | NDArray[np.int64]) -> None:
         size = 1 << 31 if self._vocabulary is None else len(self._vocabulary)
         if len(ids) and not 0 <= (low := int(ids.min())) <= (high := int(ids.max())) < size:
             raise self._stream.error(

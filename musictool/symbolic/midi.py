@@ -24,9 +24,10 @@ hold and which looks like a delta time. `inspect_midi` tells of it.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -179,20 +180,47 @@ def _statuses(data: bytes, tracks: list[tuple[int, int]]) -> NDArray[np.bool_] |
 
     is_status = is_high
     is_status[1:] &= follows_low
-    sysex_ends: set[int] = set()
-    for position in np.flatnonzero(is_status & ((codes == 0xF0) | (codes == 0xF7))).tolist():
+    systems = np.flatnonzero(is_status & ((codes == 0xF0) | (codes == 0xF7))).tolist()
+    return is_status if _are_sound_sysexes(data, systems) or _is_plain(data, tracks) else None
+
+
+def _are_sound_sysexes(data: bytes, positions: list[int]) -> bool:
+    """Whether bytes F0 and F7 that may be system events are such as symusic reads right."""
+    ends: set[int] = set()
+    for position in positions:
         if data[position] == 0xF7:  # a packet, where it does not end a sysex
-            if position not in sysex_ends:
-                return None
+            if position not in ends:
+                return False
             continue
         length, following = _quantity(data, position + 1)
         end = following + length
         _, following = _quantity(data, end)
         if following < len(data) and data[end - 1] == 0xF7:  # else it was a delta time
-            sysex_ends.add(end - 1)
+            ends.add(end - 1)
             if data[following] < 128:  # running status
-                return None
-    return is_status
+                return False
+    return True
+
+
+_DELTA, _DATA = rb"[\x80-\xff]{0,2}[\x00-\x7f]", rb"[\x00-\x7f]"
+_TWO = rb"[\x80-\xbf\xe0-\xef]%s%s(?:%s%s%s)*" % (_DATA, _DATA, _DELTA, _DATA, _DATA)  # a message, running status
+_ONE = rb"[\xc0-\xdf]%s(?:%s%s)*" % (_DATA, _DELTA, _DATA)
+_MESSAGES = re.compile(rb"(?:%s(?:%s|%s))*" % (_DELTA, _TWO, _ONE))
+_META = re.compile(rb"%s\xff%s([\x00-\x7f])" % (_DELTA, _DATA))
+
+
+def _is_plain(data: bytes, tracks: list[tuple[int, int]]) -> bool:
+    """Whether tracks hold channel messages and short meta events only: what looks like more was a delta time."""
+    for position, end in tracks:
+        while position < end:
+            position = cast("re.Match[bytes]", _MESSAGES.match(data, position, end)).end()
+            meta = _META.match(data, position, end)
+            if meta is None:
+                break
+            position = meta.end() + meta[1][0]
+        if position != end:
+            return False
+    return True
 
 
 def _quantity(data: bytes, position: int) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """No bytes make a command crash, hang, eat memory or end in anything but 0, 1 or 3.
 
-Damaged MIDI files go through `mtk tokenize` and `mtk validate`, damaged streams through `mtk decode`, `mtk tokenize` and
-`mtk validate`. Streams are damaged three ways: any byte (mostly caught by count, digest and seal), the tokens of an
+Damaged MIDI files go through `mtk tokenize` and `mtk validate`, damaged streams through `mtk decode`, `mtk tokenize`
+and `mtk validate`. Streams are damaged three ways: any byte (mostly caught by count, digest and seal), the tokens of an
 otherwise sound stream (garbage that must decode), and the meta of its head. Commands run in a process of their own.
 """
 
@@ -104,7 +104,7 @@ def run_on_mutants(kind: str, count: int, seed: int) -> dict[str, object]:
     if kind == "midi":
         inputs = mutants(seeds(), count, seed, TOKENS)
     elif kind == "stream":
-        files = [path for path in seeds() if len(path) < 20_000][:60] + [(ROOT / "examples/waltz.mid").read_bytes()]
+        files = [*[data for data in seeds() if len(data) < 20_000][:60], (ROOT / "examples/waltz.mid").read_bytes()]
         streams = [_tokenized(data, extra) for data in files for extra in ([], ["--names"], ["--scheme", "remi"])]
         inputs = mutants(streams, count, seed, JSON_TOKENS)
     else:

@@ -1,9 +1,9 @@
-"""Scheme `mt3`: the vocabulary of the published MT3 model (Gardner et al., 2022, section 3.2), ids as in its checkpoint.
+"""Scheme `mt3`: the vocabulary of the published MT3 model (Gardner et al., 2022, section 3.2), ids as in its files.
 
 Time runs in segments of 2.048 s, each a run of ids of its own: the notes that still sound (`Program`, `Pitch`), `Tie`,
 then events in steps of 10 ms, closed by `End`. `Shift_t` says how far from the segment's start, floored to a step, the
-next events are; `Program` and `Velocity` (0 releases, 1 strikes) are written when they change within a segment; a drum is
-`Velocity_1 Drum_p` and has no release. The published code, `note_sequences.py` and `run_length_encoding.py`, decides
+next events are; `Program` and `Velocity` (0 releases, 1 strikes) are written when they change within a segment; a drum
+is `Velocity_1 Drum_p` and has no release. The published code, `note_sequences.py` and `run_length_encoding.py`, decides
 the order of events and what a decoder makes of ids that make no sense.
 
 A note is known by its program and pitch, so two that overlap on both cannot be told apart: the earlier one ends where
@@ -12,12 +12,14 @@ the later begins. Velocity, kits, pedals and the length of drum notes are not ke
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields
+
 import numpy as np
 from numpy.typing import NDArray
 
 from musictool.errors import InputError
 from musictool.symbolic.notes import Notes, Pedals, Score
-from musictool.symbolic.schemes.columns import DRUM_SOURCE, Column, GridNotes, changes, latest
+from musictool.symbolic.schemes.columns import DRUM_SOURCE, Column, GridNotes, changes, latest, stable_order
 from musictool.symbolic.vocabulary import EventRange, Ids, Vocabulary
 
 STEPS_PER_SECOND = 100
@@ -70,9 +72,7 @@ def _fit(score: Score) -> GridNotes:
         stays = np.append(~(is_same_key & (grid.on[1:] == grid.on[:-1])), True)
         grid, key = grid.take(stays), key[stays]
         next_on = np.append(np.where(key[1:] == key[:-1], grid.on[1:], grid.off[:-1]), grid.off[-1:])
-        grid = GridNotes(
-            grid.on, np.minimum(grid.off, next_on), grid.source, grid.pitch, grid.velocity, grid.voice
-        )
+        grid = GridNotes(grid.on, np.minimum(grid.off, next_on), grid.source, grid.pitch, grid.velocity, grid.voice)
     return grid
 
 
@@ -83,7 +83,7 @@ def quantize(score: Score) -> tuple[Notes, Pedals]:
 
 # An event packed into one int64, so that sorting the numbers sorts the events:
 # segment << 34 | part of the segment << 32 | step within it << 20 | order << 16 | source << 8 | pitch
-_TIED, _TIE, _PLAYED, _END = range(4)
+_TIED, _BORDER, _PLAYED, _CLOSE = range(4)
 _OFF, _ON = range(2)
 
 
@@ -104,7 +104,8 @@ def encode(score: Score) -> Ids:
             hint="the file holds notes of many minutes; mtk validate lists them, and scheme tatum keeps them",
             code="too-long",
         )
-    segments = np.arange(1 + max(int(on_segment.max()), int(off_segment[is_melodic].max(initial=0))) if len(grid) else 1)
+    last_segment = max(int(on_segment.max(initial=0)), int(off_segment[is_melodic].max(initial=0)))
+    segments = np.arange(last_segment + 1)
     tied = np.repeat(np.arange(len(grid)), ties)
     tied_segment = off_segment[tied] - (np.cumsum(ties)[tied] - np.arange(len(tied)) - 1)
 
@@ -114,10 +115,10 @@ def encode(score: Score) -> Ids:
     events = np.concatenate(
         [
             tied_segment << 34 | _TIED << 32 | who[tied],
-            segments << 34 | _TIE << 32,
+            segments << 34 | _BORDER << 32,
             on_segment << 34 | played | on_step << 20 | _ON << 16 | who,
             off_segment[is_melodic] << 34 | played | off_step << 20 | _OFF << 16 | who[is_melodic],
-            segments << 34 | _END << 32,
+            segments << 34 | _CLOSE << 32,
         ]
     )
     events.sort()
@@ -152,12 +153,12 @@ def _spell(events: Column) -> Ids:
     ):
         ids[next_free[at]] = first_id + value[at]
         next_free[at] += 1
-    first_id = np.where(is_drum, VOCABULARY.offset("Drum"), VOCABULARY.offset("Pitch"))
-    ids[end - 1] = np.where(is_note, first_id + pitch, np.where(part == _TIE, TIE, END))
+    note_id = np.where(is_drum, VOCABULARY.offset("Drum"), VOCABULARY.offset("Pitch")) + pitch
+    ids[end - 1] = np.where(is_note, note_id, np.where(part == _BORDER, TIE, END))
     return ids
 
 
-_SHIFT, _PITCH, _VELOCITY, _TIE_RANGE, _PROGRAM, _DRUM = (
+_SHIFT, _PITCH, _VELOCITY, _TIE, _PROGRAM, _DRUM = (
     VOCABULARY.range_index(type) for type in ("Shift", "Pitch", "Velocity", "Tie", "Program", "Drum")
 )
 
@@ -196,16 +197,8 @@ class Decoder:
     def finish(self) -> Score:
         """The notes of an unfinished segment and those that still sound, ended at the time of the last event."""
         closed = self._decode(self._held)
-        on = self._on
-        rest = GridNotes(
-            on,
-            np.maximum(self._step, on + 1),
-            self._key >> 7,
-            self._key & 127,
-            np.full_like(on, STRUCK_VELOCITY),
-            np.zeros_like(on),
-        )
-        return Score(Notes.concatenate([closed, rest.notes(STEPS_PER_SECOND)]))
+        rest = _table(self._on, np.full_like(self._on, self._step), self._key)
+        return Score(Notes.concatenate([closed, rest]))
 
     def _decode(self, ids: Ids) -> Notes:
         if not len(ids):
@@ -223,82 +216,111 @@ class Decoder:
         is_event &= step >= reached
 
         turns, dynamics = (np.flatnonzero(is_event & (kind == k)) for k in (_PROGRAM, _VELOCITY))
-        program = latest(turns, value[turns], np.arange(len(ids)), self._program)
-        velocity = latest(dynamics, value[dynamics], np.arange(len(ids)), self._velocity)
-        notes = self._pair(kind, value, segment, step, is_event, program, velocity)
+        drums, pitches = (np.flatnonzero(is_event & (kind == k)) for k in (_DRUM, _PITCH))
+        drums = drums[latest(dynamics, value[dynamics], drums, self._velocity) > 0]
+        borders = np.flatnonzero(is_event & (kind == _TIE))
+        borders = borders[changes(segment[borders])]  # of a segment's ties the first counts
+        program = latest(turns, value[turns], pitches, self._program)
+        is_struck = latest(dynamics, value[dynamics], pitches, self._velocity) > 0
+
+        # Before its segment's border a pitch lists what goes on; in a segment without one it says nothing.
+        border = np.searchsorted(segment[borders], segment[pitches])
+        has_border = np.append(segment[borders], -1)[border] == segment[pitches]
+        is_listing = pitches < np.append(borders, 0)[border]
+        events = _Pitches(
+            program << 7 | value[pitches],
+            step[pitches],
+            np.searchsorted(borders, pitches) + is_listing,
+            is_listing,
+            is_struck & ~is_listing,
+        )
+        notes = self._pair(events.take(has_border), step[borders])
 
         self._step = int(reached[-1])
         self._program = int(value[turns[-1]]) if len(turns) else self._program
         self._velocity = int(value[dynamics[-1]]) if len(dynamics) else self._velocity
         self._segment = int(segment[-1]) + int(is_end[-1])
-        return notes
+        struck = step[drums]
+        source = np.full_like(struck, DRUM_SOURCE)
+        return Notes.concatenate([notes, _table(struck, struck + 1, source << 7 | value[drums])])
 
-    def _pair(
-        self,
-        kind: NDArray[np.uint8],
-        value: Column,
-        segment: Column,
-        step: Column,
-        is_event: NDArray[np.bool_],
-        program: Column,
-        velocity: Column,
-    ) -> Notes:
-        """Follow every note from its onset over the ties that carry it to the event or the border that ends it."""
-        ties = np.flatnonzero(is_event & (kind == _TIE_RANGE))
-        borders = ties[changes(segment[ties])]  # only a segment's first Tie counts
-        border_step = step[borders]
-        position = np.arange(len(kind))
-        passed = np.searchsorted(borders, position, side="right")  # borders up to here
-        # Pitches before their segment's border list what goes on; in a segment without one they say nothing.
-        with_border = np.zeros(len(kind), np.bool_)
-        border_segments = segment[borders]
-        where = np.searchsorted(border_segments, segment)
-        inside = where < len(borders)
-        with_border[inside] = border_segments[where[inside]] == segment[inside]
-        is_listing = with_border & (position < borders[np.minimum(where, len(borders) - 1)]) if len(borders) else with_border
+    def _pair(self, events: _Pitches, border_step: Column) -> Notes:
+        """Follow every note from its onset over the borders that it is listed at to what ends it.
 
-        drums = np.flatnonzero(is_event & (kind == _DRUM) & (velocity > 0))
-        pitches = np.flatnonzero(is_event & (kind == _PITCH) & with_border)
-        listing = is_listing[pitches]
-        level = passed[pitches] + listing  # borders behind the note once this event has happened
-        key = np.concatenate([self._key, program[pitches] << 7 | value[pitches]])
-        time = np.concatenate([self._on, step[pitches]])
-        level = np.concatenate([np.zeros(len(self._key), np.int64), level])
-        is_listing = np.concatenate([np.zeros(len(self._key), np.bool_), listing])
-        is_on = np.concatenate([np.ones(len(self._key), np.bool_), ~listing & (velocity[pitches] > 0)])
+        Args:
+            events: the pitches of some segments, in the order of their tokens.
+            border_step: when each border between those segments is.
+        """
+        events = events.after_sounding(self._key, self._on).by_key()
+        key, level, is_listing = events.key, events.level, events.is_listing
+        follows = np.append(False, key[1:] == key[:-1])  # whether an event has one of its key before it
 
-        # A key's events in order; one that lists the note right after the border before it only prolongs that note.
-        order = np.argsort(key, kind="stable")
-        key, time, level, is_listing, is_on = key[order], time[order], level[order], is_listing[order], is_on[order]
-        repeated = np.append(False, (key[1:] == key[:-1]) & is_listing[1:] & is_listing[:-1] & (level[1:] == level[:-1]))
-        if repeated.any():
-            key, time, level, is_listing, is_on = (c[~repeated] for c in (key, time, level, is_listing, is_on))
-        is_open = is_on | is_listing
-        prolongs = np.zeros(len(key), np.bool_)
-        prolongs[1:] = (key[1:] == key[:-1]) & is_listing[1:] & is_open[:-1] & (level[1:] == level[:-1] + 1)
+        # An event that lists a note right after the border before it prolongs it; a chain of such is one note.
+        is_open = events.is_on | is_listing
+        prolongs = follows & is_listing
+        prolongs[1:] &= is_open[:-1] & (level[1:] == level[:-1] + 1)
+        links = np.flatnonzero(is_open & ~np.append(prolongs[1:], False))  # the last of each chain
+        heads = np.maximum.accumulate(np.where(prolongs, 0, np.arange(len(key))))[links]
+        begins = events.is_on[heads]  # a chain of listings alone lists a note that does not sound
+        first, last = heads[begins], links[begins]
 
-        head = np.maximum.accumulate(np.where(prolongs, 0, np.arange(len(key)))) if len(key) else np.zeros(0, np.int64)
-        is_last = np.append(~prolongs[1:], True)[: len(key)] & is_open & is_on[head]
-        last = np.flatnonzero(is_last)
-        first = head[last]
+        # It ends at its key's next event if no border comes first, else at that border, else it sounds on.
         following = np.minimum(last + 1, len(key) - 1)
-        has_event = (last + 1 < len(key)) & (key[following] == key[last]) & ~is_listing[following]
+        has_event = (following > last) & follows[following] & ~is_listing[following]
         has_event &= level[following] == level[last]
-        has_border = level[last] < len(borders)
-        border = border_step[np.minimum(level[last], len(borders) - 1)] if len(borders) else np.zeros(len(last), np.int64)
-        off = np.where(has_event, time[following], border)
-        ended = has_event | has_border
+        border = np.append(border_step, -1)[np.minimum(level[last], len(border_step))]
+        off = np.where(has_event, events.step[following], border)
+        ended = off >= 0
+        self._key, self._on = key[first[~ended]], events.step[first[~ended]]
+        return _table(events.step[first[ended]], off[ended], key[first[ended]])
 
-        self._key, self._on = key[first[~ended]], time[first[~ended]]
-        first, off = first[ended], off[ended]
-        on = np.concatenate([time[first], step[drums]])
-        off = np.concatenate([off, step[drums] + 1])
-        source = np.concatenate([key[first] >> 7, np.full(len(drums), DRUM_SOURCE)])
-        pitch = np.concatenate([key[first] & 127, value[drums]])
-        grid = GridNotes(
-            on, np.maximum(off, on + 1), source, pitch, np.full_like(on, STRUCK_VELOCITY), np.zeros_like(on)
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Pitches:
+    """Pitch events as columns.
+
+    Attributes:
+        key: program << 7 | pitch.
+        step: when.
+        level: how many borders lie behind a note once this has happened to it.
+        is_listing: whether it lists a note that goes on over a border.
+        is_on: whether it strikes a note; neither is a release.
+    """
+
+    key: Column
+    step: Column
+    level: Column
+    is_listing: NDArray[np.bool_]
+    is_on: NDArray[np.bool_]
+
+    def take(self, index: NDArray) -> _Pitches:
+        """The rows that an index array or a mask selects."""
+        return _Pitches(*(getattr(self, field.name)[index] for field in fields(self)))
+
+    def after_sounding(self, key: Column, on: Column) -> _Pitches:
+        """These events behind the onsets of notes that sound from before."""
+        count = len(key)
+        return _Pitches(
+            np.concatenate([key, self.key]),
+            np.concatenate([on, self.step]),
+            np.concatenate([np.zeros(count, np.int64), self.level]),
+            np.concatenate([np.zeros(count, np.bool_), self.is_listing]),
+            np.concatenate([np.ones(count, np.bool_), self.is_on]),
         )
-        return grid.notes(STEPS_PER_SECOND)
+
+    def by_key(self) -> _Pitches:
+        """The events of each key together, in order; of listings of one note at one border only the first."""
+        ordered = self.take(stable_order(self.key))
+        key, level, is_listing = ordered.key, ordered.level, ordered.is_listing
+        again = (key[1:] == key[:-1]) & is_listing[1:] & is_listing[:-1] & (level[1:] == level[:-1])
+        return ordered.take(np.append(True, ~again)) if again.any() else ordered
+
+
+def _table(on: Column, off: Column, key: Column) -> Notes:
+    """Notes of at least a step from their onsets, offsets and keys (source << 7 | pitch)."""
+    velocity = np.full_like(on, STRUCK_VELOCITY)
+    grid = GridNotes(on, np.maximum(off, on + 1), key >> 7, key & 127, velocity, np.zeros_like(on))
+    return grid.notes(STEPS_PER_SECOND)
 
 
 def _times(

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from musictool.symbolic.metre import metre_of
 from musictool.symbolic.notes import Notes, Pedals, Score, TempoMap, TimeSignature
-from musictool.symbolic.schemes.columns import Column, GridNotes, changes, grid_table, latest, sources_of
+from musictool.symbolic.schemes.columns import Column, GridNotes, changes, grid_table, latest, order_by, sources_of
 from musictool.symbolic.vocabulary import EventRange, Ids, Vocabulary
 
 STEPS_PER_QUARTER = 24
@@ -61,8 +61,9 @@ def _fit(score: Score) -> GridNotes:
     on = np.rint(score.tempo_map.quarters(notes.onset_seconds) * STEPS_PER_QUARTER).astype(np.int64)
     off = np.rint(score.tempo_map.quarters(notes.offset_seconds) * STEPS_PER_QUARTER).astype(np.int64)
     source, pitch = sources_of(notes), notes.pitch.astype(np.int64)
-    grid = GridNotes(on, np.maximum(off, on + 1), source, pitch, notes.velocity // VELOCITY_BIN, np.zeros_like(on))
-    return grid.take(np.lexsort((grid.off, on << 20 | grid.key() << 5 | grid.velocity)))
+    bins = (notes.velocity // VELOCITY_BIN).astype(np.int64)
+    grid = GridNotes(on, np.maximum(off, on + 1), source, pitch, bins, np.zeros_like(on))
+    return grid.take(order_by(on << 20 | grid.key() << 5 | grid.velocity, grid.off))
 
 
 def _metre(score: Score) -> list[tuple[int, int, int, int]]:
