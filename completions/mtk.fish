@@ -42,7 +42,7 @@ complete -c mtk -n '__fish_seen_subcommand_from decode' -l debug -d 'Show a trac
 complete -c mtk -n '__fish_seen_subcommand_from decode' -l quiet -s q -d 'No progress, no notes'
 complete -c mtk -n '__fish_seen_subcommand_from decode' -l log -x -a 'text json' -d 'Messages as lines of text (default) or one JSON object a line'
 
-complete -c mtk -n __fish_use_subcommand -f -a validate -d 'Check MIDI files, sound, token streams and corpora'
+complete -c mtk -n __fish_use_subcommand -f -a validate -d 'Check MIDI, sound, token streams and corpora'
 complete -c mtk -n '__fish_seen_subcommand_from validate' -l rules -r -F -d 'Rules as TOML'
 complete -c mtk -n '__fish_seen_subcommand_from validate' -l set -r -F -d 'One rule, as in notes.min=50 or instruments.allowed='\''["piano"]'\''; may be repeated'
 complete -c mtk -n '__fish_seen_subcommand_from validate' -l json -d 'One JSON object a line for each item, no table'

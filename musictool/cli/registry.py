@@ -24,6 +24,6 @@ COMMANDS: dict[str, CommandEntry] = {
     "tokenize": CommandEntry("musictool.commands.tokenize", "tokenize", "Turn MIDI files into a token stream."),
     "decode": CommandEntry("musictool.commands.decode", "decode", "Turn a token stream into MIDI files or sound."),
     "validate": CommandEntry(
-        "musictool.commands.validate", "validate", "Check MIDI files, sound, token streams and corpora."
+        "musictool.commands.validate", "validate", "Check MIDI, sound, token streams and corpora."
     ),
 }
