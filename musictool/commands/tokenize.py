@@ -99,10 +99,8 @@ def tokenize(
     sources = list(shard.take(found)) if shard else found
     with _open_sink(plan, environment) as sink:
         tasks = _plan_tasks(sources, options, sink, names)
-        failed = _run(tasks, sink, jobs, environment)
-    if not failed:
-        return ExitStatus.DONE
-    return ExitStatus.INPUT if len(found) == 1 and not sink.written else ExitStatus.FINDINGS
+        is_good = _run(tasks, sink, jobs, environment, is_alone=len(found) == 1)
+    return ExitStatus.DONE if is_good else ExitStatus.FINDINGS
 
 
 @dataclass(frozen=True)
@@ -124,6 +122,7 @@ class _Made:
     name: str
     failure: Failure | None = None
     is_variation: bool = False
+    is_unreadable: bool = False
     lines: bytes = b""
     item: Item | None = None
     error: MusicToolError | None = None  # the source broke off after the items before
@@ -158,20 +157,29 @@ def _may_be_stream(source: Source) -> bool:
     return source.path is None or is_stream_path(source.path)
 
 
-def _run(tasks: Sequence[_Task], sink: _Sink, jobs: int, environment: Environment) -> int:
-    """Do every task; the number of inputs or items that failed."""
-    failed = 0
+def _run(tasks: Sequence[_Task], sink: _Sink, jobs: int, environment: Environment, is_alone: bool) -> bool:
+    """Do every task; whether all of it went well.
+
+    Raises:
+        InputError: the only input cannot be read (its failed item has been written all the same), or a stream broke.
+    """
+    is_good = True
     with track(_made_by(tasks, jobs, environment), environment, label="tokenize", total=len(tasks)) as results:
         for results_of_task in results:
             for made in results_of_task:
                 if made.error is not None:
                     raise made.error
-                if made.failure is not None:
-                    failed += 1
-                    if not made.is_variation:
-                        environment.item_failed(made.name, _error_of(made.failure))
                 sink.write(made)
-    return failed
+                if made.failure is None:
+                    continue
+                is_good = False
+                unreadable = InputError(made.failure.message, hint=made.failure.hint, code=made.failure.code)
+                if is_alone and made.is_unreadable:
+                    unreadable.context = str(tasks[0].source.path or "standard input")
+                    raise unreadable
+                if not made.is_variation:
+                    environment.item_failed(made.name, unreadable)
+    return is_good
 
 
 def _made_by(tasks: Sequence[_Task], jobs: int, environment: Environment) -> Iterator[Iterable[_Made]]:
@@ -208,9 +216,9 @@ def _make(task: _Task, environment: Environment | None) -> Iterator[_Made]:
             elif task.first_number == 0:
                 item = replace(item, head=replace(head, number=None, of=None))
             lines = item.lines(names) if task.as_lines else b""
-            yield _Made(
-                head.item, item.failure, index % (1 + options.copies) > 0, lines, None if task.as_lines else item
-            )
+            is_variation = index % (1 + options.copies) > 0
+            kept = None if task.as_lines else item
+            yield _Made(head.item, item.failure, is_variation, item.is_unreadable, lines, kept)
     except MusicToolError as error:
         yield _Made(source.name, error=error)
 
@@ -218,7 +226,6 @@ def _make(task: _Task, environment: Environment | None) -> Iterator[_Made]:
 class _Sink(Protocol):
     """Where items go."""
 
-    written: int
     takes_lines: bool
     is_one_stream: bool
 
@@ -236,7 +243,6 @@ class _StreamSink:
     """All items in one stream."""
 
     file: BinaryIO
-    written: int = 0
     takes_lines = True
     is_one_stream = True
 
@@ -246,7 +252,6 @@ class _StreamSink:
     def write(self, made: _Made) -> None:
         self.file.write(made.lines)
         self.file.flush()
-        self.written += made.failure is None
 
 
 @dataclass
@@ -254,7 +259,6 @@ class _CorpusSink:
     """A row for each item that has not failed."""
 
     writer: CorpusWriter
-    written: int = 0
     takes_lines = False
     is_one_stream = True
 
@@ -264,7 +268,6 @@ class _CorpusSink:
     def write(self, made: _Made) -> None:
         if made.item is not None and made.failure is None:
             self.writer.write(made.item)
-            self.written += 1
 
 
 @dataclass
@@ -273,7 +276,6 @@ class _FolderSink:
 
     plan: OutputPlan
     environment: Environment
-    written: int = 0
     paths: dict[str, Path | None] = field(default_factory=dict)
     takes_lines = True
     is_one_stream = False
@@ -292,7 +294,6 @@ class _FolderSink:
             return
         with self.plan.open(path, self.environment) as file, compressing(file, path.name) as plain:
             plain.write(made.lines)
-        self.written += 1
 
     def _path(self, name: str) -> Path | None:
         if name not in self.paths:
@@ -319,10 +320,6 @@ def _open_sink(plan: OutputPlan, environment: Environment) -> Iterator[_Sink]:
         else:
             with compressing(file, path.name if path else "") as plain:
                 yield _StreamSink(plain)
-
-
-def _error_of(failure: Failure) -> InputError:
-    return InputError(failure.message, hint=failure.hint, code=failure.code)
 
 
 def _vocabulary_table(vocabulary: Vocabulary) -> str:

@@ -71,12 +71,14 @@ class Item:
         ids: int32 [t]; empty if it failed.
         source_sha: sha256 of what it was made from, in hexadecimal.
         failure: why it failed.
+        is_unreadable: whether nothing of the input could be read.
     """
 
     head: Head
     ids: Ids
     source_sha: str = ""
     failure: Failure | None = None
+    is_unreadable: bool = False
 
     def write(self, writer: StreamWriter) -> None:
         """Write the item to a stream."""
@@ -178,7 +180,8 @@ def failed_items(name: str, options: Tokenization, error: MusicToolError) -> Ite
     scheme = find_scheme(options.scheme)
     for copy in range(options.copies + 1):
         head = Head(variation_name(name, copy), "events", scheme.name, scheme.vocabulary.fingerprint)
-        yield Item(_with_stage(head, options, None), np.zeros(0, np.int32), failure=failure_of(error))
+        none = np.zeros(0, np.int32)
+        yield Item(_with_stage(head, options, None), none, failure=failure_of(error), is_unreadable=True)
 
 
 def variation_name(name: str, copy: int) -> str:

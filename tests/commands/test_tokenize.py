@@ -65,8 +65,15 @@ def test_a_bad_file_is_a_failed_item_and_the_others_go_on(mtk, folder):
     assert result.err.startswith("mtk: failed: b: ")
 
 
-def test_the_only_input_being_bad_is_exit_3(mtk, folder):
-    assert mtk("tokenize", folder / "b.mid").status == 3
+def test_the_only_input_being_bad_is_exit_3_and_its_item_travels_all_the_same(mtk, folder, tmp_path):
+    bad = folder / "b.mid"
+    for result, where in ((mtk("tokenize", bad), bad), (mtk("tokenize", stdin=bad.read_bytes()), "standard input")):
+        assert result.status == 3
+        assert result.err.startswith("mtk: error: ")
+        assert f"({where})" in result.err
+        assert list(items(result.out).values()) == ["invalid-input"]
+    assert mtk("tokenize", bad, "-o", tmp_path / "x.mtk").status == 3
+    assert not (tmp_path / "x.mtk").exists()
 
 
 def test_a_missing_file_among_others_is_a_failed_item(mtk, waltz):
