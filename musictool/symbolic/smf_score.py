@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from musictool.errors import InputError
-from musictool.symbolic.notes import KeySignature, Lyric, Notes, Pedals, Score, TempoMap, TimeSignature, Track
+from musictool.symbolic.notes import KeySignature, Lyric, Notes, Pedals, Score, TempoMap, TimeSignature, Track, order_by
 from musictool.symbolic.smf import MAX_NOTES, Events
 
 MAX_SECONDS = 24 * 3600.0
@@ -48,16 +48,10 @@ class TickNotes:
     is_drum: NDArray[np.bool_]
     track: NDArray[np.int16]
 
-    def order(self) -> NDArray[np.intp]:
-        """The order of `Notes.sorted`; in one sort of one integer column where all but the track fits into it."""
-        if not len(self.onset):
-            return np.zeros(0, np.intp)
-        duration = self.offset - self.onset
+    def order(self) -> Ticks:
+        """The order of `Notes.sorted`."""
         voice = (self.is_drum.astype(np.int64) << 7 | self.program) << 7 | self.pitch
-        if self.onset.max() < 1 << 27 and duration.max() < 1 << 14:
-            key = ((self.onset << 15 | voice) << 14 | duration) << 7 | self.velocity
-            return np.argsort(key, kind="stable")
-        return np.lexsort((self.track, self.velocity, self.offset, voice, self.onset))
+        return order_by(self.onset << 15 | voice, (self.offset - self.onset) << 7 | self.velocity)
 
 
 @dataclass(slots=True)

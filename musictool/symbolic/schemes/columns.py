@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from musictool.symbolic.notes import Notes, Pedals, Score
+from musictool.symbolic.notes import Notes, Pedals, Score, order_by
 
 Column = NDArray[np.int64]
 
@@ -91,18 +91,6 @@ def stable_order(key: Column) -> Column:
     numbered = key << 32 | np.arange(len(key))
     numbered.sort()
     return numbered & 0xFFFFFFFF
-
-
-def order_by(key: Column, tie: Column) -> Column:
-    """The order that sorts keys of 0..2**62-1, equal ones by `tie`; in one sort of numbers where none are equal."""
-    bits = len(key).bit_length()
-    if len(key) and int(key.max()) < 1 << (63 - bits):
-        numbered = key << bits | np.arange(len(key))
-        numbered.sort()
-        distinct = numbered >> bits
-        if (distinct[1:] != distinct[:-1]).all():
-            return numbered & ((1 << bits) - 1)
-    return np.lexsort((tie, key))
 
 
 def allocate_voices(grid: GridNotes, voices: int) -> GridNotes:

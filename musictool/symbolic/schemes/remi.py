@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from musictool.symbolic.metre import metre_of
-from musictool.symbolic.notes import Notes, Pedals, Score, TempoMap, TimeSignature
-from musictool.symbolic.schemes.columns import Column, GridNotes, changes, grid_table, latest, order_by, sources_of
+from musictool.symbolic.notes import Notes, Pedals, Score, TempoMap, TimeSignature, order_by
+from musictool.symbolic.schemes.columns import Column, GridNotes, changes, grid_table, latest, sources_of
 from musictool.symbolic.vocabulary import EventRange, Ids, Vocabulary
 
 STEPS_PER_QUARTER = 24
@@ -58,8 +58,9 @@ VOCABULARY = Vocabulary(
 def _fit(score: Score) -> GridNotes:
     """The notes in steps of the metrical grid, by onset, source, pitch, velocity and offset, with velocity bins."""
     notes = score.notes
-    on = np.rint(score.tempo_map.quarters(notes.onset_seconds) * STEPS_PER_QUARTER).astype(np.int64)
-    off = np.rint(score.tempo_map.quarters(notes.offset_seconds) * STEPS_PER_QUARTER).astype(np.int64)
+    seconds = np.concatenate([notes.onset_seconds, notes.offset_seconds])
+    steps = np.rint(score.tempo_map.quarters(seconds) * STEPS_PER_QUARTER).astype(np.int64)
+    on, off = steps[: len(notes)], steps[len(notes) :]
     source, pitch = sources_of(notes), notes.pitch.astype(np.int64)
     bins = (notes.velocity // VELOCITY_BIN).astype(np.int64)
     grid = GridNotes(on, np.maximum(off, on + 1), source, pitch, bins, np.zeros_like(on))
