@@ -303,11 +303,14 @@ def _changes_program(data: bytes, tracks: list[tuple[int, int]], is_status: NDAr
     """Whether a channel of some track may play with more than one program."""
     codes = np.frombuffer(data, np.uint8)
     places = np.flatnonzero(is_status & (codes & 0xF0 == 0xC0))
+    owners = np.searchsorted([start for start, _ in tracks], places).tolist()
+    if len(set(owners)) == len(owners):  # one a track
+        return False
     following = places + 2
     for _ in range(3):  # over the delta time
         following += codes[np.minimum(following, len(codes) - 1)] > 127
-    places = places[codes[np.minimum(following + 1, len(codes) - 1)] > 127]  # else it was a delta time itself
-    owners = np.searchsorted(np.array(tracks)[:, 0], places).tolist()
+    is_change = codes[np.minimum(following + 1, len(codes) - 1)] > 127  # else it was a delta time itself
+    places, owners = places[is_change], np.array(owners)[is_change].tolist()
     settings = set(zip(owners, codes[places].tolist(), codes[places + 1].tolist(), strict=True))
     return len({setting[:2] for setting in settings}) < len(settings)
 

@@ -84,7 +84,7 @@ def to_score(piece: TickScore) -> Score:
     tempo_map = TempoMap.of(piece.tempo_ticks / resolution, piece.microseconds_per_quarter)
     last = int(max((column.max() for column in (notes.offset, piece.pedal_offset) if len(column)), default=0))
     end_quarters = last / resolution
-    end_seconds = float(tempo_map.seconds(end_quarters))
+    end_seconds = tempo_map.seconds(np.array([end_quarters])).item()
     if end_seconds > MAX_SECONDS:
         raise InputError(f"a piece of {end_seconds / 3600:.1f} hours is over the limit of 24")
     time_signatures = _last_at_each_place(

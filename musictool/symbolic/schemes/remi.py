@@ -90,14 +90,17 @@ def _bars(score: Score, end_step: int) -> tuple[Column, Column, Column, Column]:
     ends = [min(row[0], end_step + 1) for row in metre[1:]] + [end_step + 1]
     starts = [np.arange(step, max(end, step), length) for (step, _, _, length), end in zip(metre, ends, strict=True)]
     counts = [len(span) for span in starts]
-    numerator, log2, length = (np.repeat([row[i] for row in metre], counts) for i in (1, 2, 3))
+    numerator, log2, length = np.repeat(np.array(metre)[:, 1:], counts, axis=0).T
     return np.concatenate(starts), numerator, log2, length
 
 
 def _tempos(score: Score, end_step: int) -> tuple[Column, Column]:
     """Tempo changes before `end_step` as steps and whole quarters a minute; the last within a step counts."""
     step = np.rint(score.tempo_map.start_quarters * STEPS_PER_QUARTER).astype(np.int64)
-    rate = np.rint(60e6 / score.tempo_map.microseconds_per_quarter).astype(np.int64).clip(TEMPO_MIN, TEMPO_MAX)
+    rate = np.rint(60e6 / score.tempo_map.microseconds_per_quarter).astype(np.int64)
+    rate = np.minimum(np.maximum(rate, TEMPO_MIN), TEMPO_MAX)
+    if len(step) == 1:
+        return step, rate
     kept = np.append(step[1:] != step[:-1], True) & (step < end_step)
     step, rate = step[kept], rate[kept]
     changed = changes(rate)
@@ -146,7 +149,8 @@ def encode(score: Score) -> Ids:
     bar = np.cumsum(kind == _BAR_EVENT) - 1
     position = step - bar_start[bar]
     placed = (changes(step) | np.append(True, kind[:-1] == _BAR_EVENT)) & (kind != _BAR_EVENT)
-    turn = notes[changes(grid.source)]
+    new_source = changes(grid.source)
+    turn = notes[new_source]
     is_cut = np.append(False, bar_start[1:] - bar_start[:-1] < bar_length[:-1])
     cut = bars[is_cut]
     metre_change = changes(numerator << 3 | log2)
@@ -170,7 +174,7 @@ def encode(score: Score) -> Ids:
     ids[start[placed]] = VOCABULARY.offset("Position") + position[placed]
     start += placed
     ids[start[tempos]] = VOCABULARY.offset("Tempo") + tempo
-    ids[start[turn]] = VOCABULARY.offset("Program") + grid.source[changes(grid.source)]
+    ids[start[turn]] = VOCABULARY.offset("Program") + grid.source[new_source]
     start[turn] += 1
     ids[start[notes]] = VOCABULARY.offset("Pitch") + grid.pitch
     ids[start[notes] + 1] = VOCABULARY.offset("Velocity") + grid.velocity
