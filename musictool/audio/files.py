@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterable
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import numpy as np
 import soundfile
@@ -18,7 +18,6 @@ from musictool.errors import UsageError
 
 CONTAINERS = {"wav": "WAV", "flac": "FLAC", "ogg": "OGG"}
 SAMPLE_FORMATS = {16: "PCM_16", 24: "PCM_24", 32: "FLOAT"}
-SPOOL_BYTES = 16 << 20
 
 
 def sample_format(container: str, bits: int) -> str:
@@ -56,8 +55,8 @@ def write_audio(
         UsageError: the container has no such samples.
     """
     if not sink.seekable():
-        with tempfile.SpooledTemporaryFile(SPOOL_BYTES) as spool:
-            write_audio(spool, blocks, rate_hz, container=container, bits=bits)  # type: ignore[arg-type]
+        with tempfile.TemporaryFile() as spool:
+            write_audio(cast(BinaryIO, spool), blocks, rate_hz, container=container, bits=bits)
             spool.seek(0)
             shutil.copyfileobj(spool, sink)
         return

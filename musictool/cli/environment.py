@@ -69,7 +69,7 @@ class Environment:
         """
         reader = _standard_stream(sys.stdin, "rb", STANDARD_INPUT)
         writer = _standard_stream(sys.stdout, "wb", STANDARD_OUTPUT)
-        stderr = sys.stderr if sys.stderr is not None else open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        stderr = sys.stderr if sys.stderr is not None else open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  (kept as long as the process)
         return cls(reader, writer, stderr, os.environ)
 
     @property

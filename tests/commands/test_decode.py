@@ -192,6 +192,13 @@ def test_the_issue_s_pipe(folder, tmp_path):
     assert b"mtk: failed: b: " in done.stderr
 
 
+def test_sound_through_a_real_pipe_is_the_same_file(waltz, tmp_path):
+    shell(f"mtk tokenize {waltz} | mtk decode -o x.wav --rate 8000", tmp_path)
+    done = shell(f"mtk tokenize {waltz} | mtk decode --format wav --rate 8000 | cat > y.wav", tmp_path)
+    assert done.stderr == b""
+    assert (tmp_path / "x.wav").read_bytes() == (tmp_path / "y.wav").read_bytes()
+
+
 def test_a_reader_that_leaves_early_is_no_error(folder, tmp_path):
     done = shell(f"mtk tokenize {folder / 'a.mid'} {folder / 'inner'} | head -c 10; echo ${{PIPESTATUS[0]}}", tmp_path)
     assert done.stdout.endswith(b"0\n")
