@@ -7,13 +7,14 @@ What is counted is CPU time of this process; garbage is collected before each tu
 median over batches of (our tokens a second / theirs); the ratio of whole files a second, which long-winded tokens
 can't flatter, stands beside it.
 
-    python tests/benchmarks/bench_schemes.py [FOLDER] [--files N] [--rounds N]
+    python -m tests.benchmarks.bench_schemes [FOLDER] [--files N] [--rounds N]
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import os
 import sys
 import time
 import warnings
@@ -33,7 +34,7 @@ from musictool.symbolic.midi import read_midi, write_midi
 from musictool.symbolic.schemes import find_scheme
 from musictool.symbolic.score_meta import assemble
 
-DEFAULT_FOLDER = Path("/tmp/lab/data/pop909")
+DEFAULT_FOLDER = Path(os.environ.get("MTK_TEST_DATA", "data")) / "pop909"
 BATCH_FILES = 16
 
 

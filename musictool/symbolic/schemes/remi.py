@@ -137,25 +137,26 @@ def encode(score: Score) -> Ids:
     tempo_step, tempo = _tempos(score, int(grid.off.max(initial=1)))
     bar_start, numerator, log2, bar_length = _bars(score, max(int(grid.on.max(initial=0)), int(tempo_step[-1])))
 
-    # Bars, tempos and notes in one sequence: at one step in this order.
-    parts = (bar_start, tempo_step, grid.on)
-    kind = np.repeat(np.arange(3), [len(part) for part in parts])
-    row = np.concatenate([np.arange(len(part)) for part in parts])
-    step = np.concatenate(parts)
-    order = np.argsort(step << 2 | kind, kind="stable")
-    step, kind, row = step[order], kind[order], row[order]
+    # Bars, tempos and notes in one sequence: step << 2 | kind. Those of one kind stay in the order they are in.
+    parts = (bar_start << 2 | _BAR_EVENT, tempo_step << 2 | _TEMPO_EVENT, grid.on << 2 | _NOTE_EVENT)
+    events = np.concatenate(parts)
+    events.sort()
+    step, kind = events >> 2, events & 3
     bars, tempos, notes = (np.flatnonzero(kind == k) for k in (_BAR_EVENT, _TEMPO_EVENT, _NOTE_EVENT))
 
-    bar = np.cumsum(kind == _BAR_EVENT) - 1
-    position = step - bar_start[bar]
-    placed = (changes(step) | np.append(True, kind[:-1] == _BAR_EVENT)) & (kind != _BAR_EVENT)
+    is_bar = kind == _BAR_EVENT
+    placed = changes(step)
+    placed[1:] |= is_bar[:-1]
+    placed &= ~is_bar
     new_source = changes(grid.source)
     turn = notes[new_source]
-    is_cut = np.append(False, bar_start[1:] - bar_start[:-1] < bar_length[:-1])
-    cut = bars[is_cut]
+    bar_steps = bar_start[1:] - bar_start[:-1]
+    is_cut = bar_steps < bar_length[:-1]
+    cut = bars[1:][is_cut]
     metre_change = changes(numerator << 3 | log2)
     metre = bars[metre_change]
-    durations = (grid.off - grid.on + DURATION_STEPS_MAX - 1) // DURATION_STEPS_MAX
+    length = grid.off - grid.on
+    durations = (length + (DURATION_STEPS_MAX - 1)) // DURATION_STEPS_MAX
 
     count = 1 + placed
     count[turn] += 1
@@ -166,20 +167,22 @@ def encode(score: Score) -> Ids:
     start = end - count
     ids = np.full(end[-1], VOCABULARY.id("Duration", DURATION_STEPS_MAX), np.int32)
 
-    ids[start[cut]] = VOCABULARY.offset("Position") + (bar_start[1:] - bar_start[:-1])[is_cut[1:]]
+    ids[start[cut]] = VOCABULARY.offset("Position") + bar_steps[is_cut]
     start[cut] += 1
     ids[start[bars]] = VOCABULARY.id("Bar")
     ids[start[metre] + 1] = VOCABULARY.offset("Numerator") + numerator[metre_change]
     ids[start[metre] + 2] = VOCABULARY.offset("DenominatorLog2") + log2[metre_change]
-    ids[start[placed]] = VOCABULARY.offset("Position") + position[placed]
+    place = np.flatnonzero(placed)
+    position = step[place] - bar_start[np.cumsum(is_bar)[place] - 1]
+    ids[start[place]] = VOCABULARY.offset("Position") + position
     start += placed
     ids[start[tempos]] = VOCABULARY.offset("Tempo") + tempo
     ids[start[turn]] = VOCABULARY.offset("Program") + grid.source[new_source]
     start[turn] += 1
-    ids[start[notes]] = VOCABULARY.offset("Pitch") + grid.pitch
-    ids[start[notes] + 1] = VOCABULARY.offset("Velocity") + grid.velocity
-    rest = grid.off - grid.on - (durations - 1) * DURATION_STEPS_MAX
-    ids[end[notes] - 1] = VOCABULARY.offset("Duration") + rest
+    pitch_at = start[notes]
+    ids[pitch_at] = VOCABULARY.offset("Pitch") + grid.pitch
+    ids[pitch_at + 1] = VOCABULARY.offset("Velocity") + grid.velocity
+    ids[end[notes] - 1] = VOCABULARY.offset("Duration") + length - (durations - 1) * DURATION_STEPS_MAX
     return ids
 
 
