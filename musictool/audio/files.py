@@ -5,6 +5,7 @@ Knows containers and sample formats; not what the sound is.
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterable
@@ -54,53 +55,36 @@ def write_audio(
         OSError: the sink cannot take it.
         UsageError: the container has no such samples.
     """
-    if not sink.seekable():
+    descriptor = _own_descriptor(sink)
+    if descriptor is None:
         with tempfile.TemporaryFile() as spool:
             write_audio(cast(BinaryIO, spool), blocks, rate_hz, container=container, bits=bits)
             spool.seek(0)
             shutil.copyfileobj(spool, sink)
         return
-    guard = _Guard(sink)
+    # libsndfile writes to the descriptor itself: calls back into Python would swallow errors, and a Ctrl-C.
     kind = {"format": CONTAINERS[container], "subtype": sample_format(container, bits)}
     try:
-        with soundfile.SoundFile(guard, "w", rate_hz, 2, **kind) as file:
+        with soundfile.SoundFile(descriptor, "w", rate_hz, 2, closefd=False, **kind) as file:
             for block in blocks:
                 file.write(block)
-                guard.check()
-    except (soundfile.LibsndfileError, AssertionError):
-        guard.check()  # the sink's own error says more
-        raise
-    guard.check()
+    except (soundfile.LibsndfileError, AssertionError) as error:
+        raise _system_error(descriptor, error) from error
+    os.lseek(descriptor, 0, os.SEEK_END)
 
 
-class _Guard:
-    """A file whose errors wait until libsndfile, which can't pass them on, has returned."""
+def _own_descriptor(sink: BinaryIO) -> int | None:
+    """The descriptor of a file that can seek; None for a pipe, or for what is no file of the system's."""
+    try:
+        return sink.fileno() if sink.seekable() else None
+    except (OSError, ValueError):
+        return None
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._error: OSError | None = None
 
-    def write(self, data: bytes) -> int:
-        try:
-            return self._file.write(data)
-        except OSError as error:
-            self._error = error
-            return 0
-
-    def read(self, size: int = -1) -> bytes:
-        return b""
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        try:
-            return self._file.seek(offset, whence)
-        except OSError as error:
-            self._error = error
-            return 0
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def check(self) -> None:
-        """Raise what went wrong, if anything did."""
-        if self._error is not None:
-            raise self._error
+def _system_error(descriptor: int, error: Exception) -> Exception:
+    """What kept libsndfile from writing: it keeps that to itself, so one more byte is tried."""
+    try:
+        os.write(descriptor, b"\0" * 65_536)
+    except OSError as cause:
+        return cause
+    return error

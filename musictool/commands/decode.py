@@ -177,6 +177,9 @@ def _write_file(job: _Job) -> tuple[str, MusicToolError | None]:
         if error.code == "no-space":
             raise
         return job.name, error
+    except OSError as error:
+        error.filename = error.filename or str(job.path)  # libsndfile's errors bear no name
+        raise
     return job.name, None
 
 

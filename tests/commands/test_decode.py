@@ -229,5 +229,6 @@ def test_a_full_disk_keeps_the_old_file(waltz, tmp_path):
     done = shell(f"ulimit -f 64; mtk tokenize {waltz} | mtk decode -o x.wav --force; echo ${{PIPESTATUS[1]}}", tmp_path)
     assert done.stdout == b"3\n"
     assert done.stderr.startswith(b"mtk: error: ")
+    assert b"(x.wav)" in done.stderr
     assert old.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["x.wav"]
