@@ -106,6 +106,7 @@ class Meaning:
         self.tokens = 0
         self._scheme = scheme
         self._decoder = scheme.decoder()
+        self._decoder.keeps_pedals = False
         self._tally = NoteTally()
         self._error: InputError | None = None
 

@@ -319,3 +319,15 @@ def test_every_file_of_the_corpora_has_a_round_trip(name: str) -> None:
         decoded = scheme.decode(cut(ids, seed))
         assert rows(decoded.notes) == rows(scheme.quantize(score)[0]) == kept_by_oracle(name, score), path
         assert_same_score(decoded, scheme.decode([ids]))
+
+
+def test_a_decoder_that_keeps_no_pedals_knows_how_far_they_reach():
+    notes = Notes.of([0.0, 1.0], [0.5, 1.5], [60, 62])
+    score = Score(notes, pedals=Pedals.of([0.0, 1.0], [0.9, 2.5], [0, 0]))
+    tatum = find_scheme("tatum")
+    decoder = tatum.decoder()
+    decoder.keeps_pedals = False
+    for ids in tatum.encode(score):
+        decoder.feed(np.array([ids], np.int32))
+    assert decoder.finish().pedals.offset_seconds.tolist() == [2.5]
+    assert len(tatum.decode([tatum.encode(score)]).pedals) == 2

@@ -23,7 +23,14 @@ MIDITOK_PREFIX = "miditok:"
 
 
 class Decoder(Protocol):
-    """Ids to notes in any number of chunks; any cut into chunks gives the same notes."""
+    """Ids to notes in any number of chunks; any cut into chunks gives the same notes.
+
+    Attributes:
+        keeps_pedals: whether `finish` gives every pedal press. A reader of figures sets it to False, so that memory
+            does not grow with the piece; one press then reaches as far as they all did.
+    """
+
+    keeps_pedals: bool
 
     def feed(self, ids: Ids) -> Notes:
         """Take in ids, int32 [t]; the notes that they end. `track` holds the voice."""

@@ -102,6 +102,7 @@ class Decoder:
     """Ids to notes, all at the end."""
 
     def __init__(self, adapter: _Adapter) -> None:
+        self.keeps_pedals = True  # whatever is asked: all ids are kept until the end
         self._adapter = adapter
         self._chunks: list[Ids] = [np.zeros(0, np.int32)]
 

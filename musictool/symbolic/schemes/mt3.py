@@ -171,6 +171,7 @@ class Decoder:
     """
 
     def __init__(self) -> None:
+        self.keeps_pedals = True  # all of none
         self._held = np.zeros(0, np.int32)  # an unfinished segment
         self._segment = 0
         self._step = 0  # time reached

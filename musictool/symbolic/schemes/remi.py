@@ -252,6 +252,7 @@ class Decoder:
     """Ids to notes, chunk by chunk; a chunk's last bar or note waits for the next chunk to complete it."""
 
     def __init__(self) -> None:
+        self.keeps_pedals = True  # all of none
         self._held = np.zeros(0, np.int32)
         self._is_begun = False  # whether there was a bar yet
         self._bar_step = 0  # where the current bar began

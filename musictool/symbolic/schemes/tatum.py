@@ -151,6 +151,7 @@ class Decoder:
     """Ids to notes, chunk by chunk; what sounds at a chunk's end is carried into the next."""
 
     def __init__(self) -> None:
+        self.keeps_pedals = True
         self._step = 0
         self._source = 0
         self._bin = 64 // VELOCITY_BIN
@@ -176,7 +177,12 @@ class Decoder:
         pedals = np.flatnonzero(kind == _PEDAL)
         if len(pedals):
             pedal_source = latest(turns, turn_sources, pedals, self._source)
-            self._pedals.append(pedal_source << 48 | step[pedals] << 1 | value[ids[pedals]])
+            turned = pedal_source << 48 | step[pedals] << 1 | value[ids[pedals]]
+            if self.keeps_pedals:
+                self._pedals.append(turned)
+            else:  # down from the start, up at the last turn
+                source = turned[-1] >> 48 << 48
+                self._pedals = [np.array([source | 1, source | int(step[pedals[-1]]) << 1])]
         notes = self._pair(key, step[at], kind[at] == _NOTE_ON, bins)
         if len(ids):
             self._step, self._voice = int(step[-1]), int(voices[-1])
