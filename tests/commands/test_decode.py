@@ -182,7 +182,7 @@ def shell(command: str, cwd: Path) -> subprocess.CompletedProcess[bytes]:
     )
 
 
-def test_the_issue_s_pipe(folder, tmp_path):
+def test_a_bad_file_between_good_ones_is_named_at_the_end_of_the_pipe(folder, tmp_path):
     done = shell(
         f"cd {folder}; mtk tokenize a.mid b.mid inner/c.mid | mtk decode -o {tmp_path}/out/; echo ${{PIPESTATUS[1]}}",
         tmp_path,
