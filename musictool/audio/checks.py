@@ -1,36 +1,28 @@
 """What a sound file is like, read to its end block by block, and what is wrong with that.
 
 Facts come from one pass in bounded memory; `judge` holds them against rules. A window is silent if its root mean
-square over all channels lies under a threshold. Cut files are noticed by what the container promised: libsndfile
-itself shortens the promise in silence.
+square over all channels lies under a threshold.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from musictool.errors import InputError, MissingError
+from musictool.errors import MissingError
 from musictool.findings import Finding, Limit, Measure, judge_measures
 
-if TYPE_CHECKING:
-    import soundfile
-
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64", ".rf64")
+_SNDFILE_SUFFIXES = ".wav .flac .ogg .oga .opus .mp3 .mp2 .aif .aiff .aifc .au .caf .w64 .rf64"
+_FFMPEG_SUFFIXES = ".m4a .aac .wma .mka .mp4 .webm"
+AUDIO_SUFFIXES = (*_SNDFILE_SUFFIXES.split(), *_FFMPEG_SUFFIXES.split())
 WINDOW_SECONDS = 0.05
 BLOCK_SAMPLES = 1 << 18
 FULL_SCALE = 32767 / 32768  # the highest sample of 16 bits
-
-_SHORTENED = re.compile(r": (\d+) \(should be (\d+)\)")
-_UNKNOWN_LENGTH = 0x7FFF_0000  # what a writer that cannot seek puts where the length belongs, or more
-_OGG_PAGE_MAX = 65_307
 
 
 @dataclass(frozen=True)
@@ -74,7 +66,7 @@ class AudioFacts:
     """What a sound file is like.
 
     Attributes:
-        container, encoding: as libsndfile names them.
+        container, encoding: as `AudioReader` names them.
         rate_hz, channels: of the file.
         frames: samples of each channel that could be read.
         duration_seconds: of them.
@@ -83,7 +75,7 @@ class AudioFacts:
         peak: the highest magnitude of a sample.
         clipped_share: share of samples at or over full scale.
         unusable_samples: samples that are no numbers, or infinite.
-        is_truncated: whether the container promises more.
+        is_truncated: whether the container promises more, or the decoder broke off.
         digest: sha256 of rate, channels and samples; two files with one digest sound the same.
     """
 
@@ -106,33 +98,25 @@ def inspect_audio(file: Path | BinaryIO, silence_db: float = AudioRules.silence_
     """Read a sound file to its end.
 
     Args:
-        file: where it is, or a binary file that can seek.
+        file: where it is, or a binary file.
         silence_db: what counts as silent.
 
     Raises:
-        InputError: it is no sound file that libsndfile knows, or breaks off where that cannot be passed over.
+        InputError: it cannot be read, or is no sound that can be decoded here.
         MissingError: soundfile is not installed.
     """
     try:
-        import soundfile
+        from musictool.audio.reading import open_audio
     except (ImportError, OSError) as error:  # the latter where libsndfile itself is not there
         raise MissingError(
-            "sound files need soundfile", hint="pip install soundfile", code="missing-dependency"
+            "sound files need soundfile and soxr", hint="pip install soundfile soxr", code="missing-dependency"
         ) from error
-    context = str(file) if isinstance(file, Path) else ""
-    try:
-        with soundfile.SoundFile(file) as sound:
-            tally = _Tally(sound.samplerate, sound.channels, silence_db)
-            for block in _blocks(sound, tally.window_samples):
-                tally.add(block)
-            is_truncated = tally.frames < sound.frames or _is_shortened(sound.extra_info)
-            container, encoding = sound.format, sound.subtype
-    except soundfile.LibsndfileError as error:
-        reason = error.error_string.rstrip(".")
-        raise InputError(f"unreadable audio: {reason}", context=context, code="unreadable-audio") from error
-    except OSError as error:
-        raise InputError((error.strerror or "cannot be read").lower(), context=context) from error
-    return tally.facts(container, encoding, is_truncated or (container == "OGG" and not _has_last_page(file)))
+    with open_audio(file) as reader:
+        tally = _Tally(reader.rate_hz, reader.channels, silence_db)
+        windows = max(1, BLOCK_SAMPLES // reader.channels // tally.window_samples)
+        for block in reader.blocks(windows * tally.window_samples, strict=False):
+            tally.add(block)
+        return tally.facts(reader.container, reader.encoding, reader.is_truncated)
 
 
 def judge_audio(facts: AudioFacts, rules: AudioRules, section: str = "audio.") -> list[Finding]:
@@ -200,33 +184,3 @@ class _Tally:
             is_truncated,
             self._digest.hexdigest(),
         )
-
-
-def _blocks(sound: soundfile.SoundFile, window_samples: int) -> Iterator[NDArray[np.float32]]:
-    """A file as float32 [n, C] blocks of whole windows."""
-    windows = max(1, BLOCK_SAMPLES // sound.channels // window_samples)
-    buffer = np.empty((windows * window_samples, sound.channels), np.float32)
-    while len(block := sound.read(out=buffer)):
-        yield cast("NDArray[np.float32]", block)
-
-
-def _is_shortened(log: str) -> bool:
-    """Whether libsndfile found less in the file than its chunks promise."""
-    promises = ((int(promised), int(found)) for promised, found in _SHORTENED.findall(log))
-    return any(found < promised < _UNKNOWN_LENGTH for promised, found in promises)
-
-
-def _has_last_page(file: Path | BinaryIO) -> bool:
-    """Whether an Ogg file's last page is whole and says that it is the last."""
-    if isinstance(file, Path):
-        with open(file, "rb") as opened:
-            return _has_last_page(opened)
-    size = file.seek(0, 2)
-    file.seek(max(0, size - _OGG_PAGE_MAX))
-    tail = file.read()
-    start = tail.rfind(b"OggS")
-    if start < 0 or len(tail) < start + 27:
-        return False
-    segments = tail[start + 26]
-    length = 27 + segments + sum(tail[start + 27 : start + 27 + segments])
-    return bool(tail[start + 5] & 4) and start + length <= len(tail)

@@ -1,0 +1,42 @@
+"""Sound cut into stretches of equal length, as blocks of any size come in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def stretches(blocks: Iterable[NDArray[np.float32]], samples: int) -> Iterator[NDArray[np.float32]]:
+    """Cut sound into stretches without overlap.
+
+    Args:
+        blocks: float32 [n] each, of any length.
+        samples: of a stretch.
+
+    Yields:
+        float32 [samples]; the last one, of what is left, may be shorter but not empty.
+    """
+    pending: list[NDArray[np.float32]] = []
+    held = 0
+    for block in blocks:
+        pending.append(block)
+        held += len(block)
+        if held < samples:
+            continue
+        joined = np.concatenate(pending)
+        whole = held - held % samples
+        yield from joined[:whole].reshape(-1, samples)
+        pending, held = [joined[whole:]], held - whole
+    if held:
+        yield np.concatenate(pending)
+
+
+def padded_to_hop(blocks: Iterable[NDArray[np.float32]], hop_samples: int) -> Iterator[NDArray[np.float32]]:
+    """Sound with zeros after its end up to the next multiple of a hop; a whole hop of them if it ends on one (MT3)."""
+    count = 0
+    for block in blocks:
+        count += len(block)
+        yield block
+    yield np.zeros(hop_samples - count % hop_samples, np.float32)
