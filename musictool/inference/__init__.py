@@ -1,0 +1,1 @@
+"""What verbs do with trained models. Prints nothing, exits never, reads no command line."""

@@ -1,0 +1,391 @@
+"""Models and their files: what the store holds, put together with what the registry knows.
+
+Import, check, export, fetch and load. Knows no particular model.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from musictool.checkpoints.checkpoint import Checkpoint, StoredTensor
+from musictool.checkpoints.files import refuse_existing, remove, replacing
+from musictool.checkpoints.native import (
+    WEIGHTS_NAME,
+    ModelFacts,
+    is_native,
+    open_native,
+    read_card,
+    read_facts,
+    weights_sha256,
+    write_native,
+)
+from musictool.checkpoints.published import PublishedModel
+from musictool.checkpoints.store import InstalledModel, Store, is_path
+from musictool.checkpoints.verify import Shape, TensorFinding, VerificationError, compare, examine
+from musictool.errors import InputError, UsageError
+from musictool.models.registry import (
+    PRESETS,
+    build_model,
+    config_from_dict,
+    config_to_dict,
+    foreign_names,
+    load_preset,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from musictool.checkpoints.names import NameMap
+
+Layout = Literal["native", "t5x", "huggingface", "torch"]
+LAYOUTS: tuple[Layout, ...] = ("native", "t5x", "huggingface", "torch")
+
+
+# ------------------------------------------------------------------------------------------------------------- loading
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready for use.
+
+    Attributes:
+        model: in eval mode, in float32, on the device that was asked for.
+        config: its numbers.
+        name: as it was asked for, or its folder's.
+        sha256: of its weights, in hexadecimal.
+    """
+
+    model: nn.Module
+    config: Any
+    name: str
+    sha256: str
+
+
+def load_model(name: str, device: str = "cpu", *, store: Store | None = None) -> LoadedModel:
+    """Load a model.
+
+    Weights are mapped into memory, not copied; a digest is not computed, which is what `verify_model` is for.
+
+    Args:
+        name: a model's name, or the path of a folder in our own format.
+        device: torch's name for it.
+        store: where to look; the process's own store by default.
+
+    Raises:
+        MissingError: there is no such model.
+        InputError: its files are damaged or do not fit together.
+    """
+    found = (store or Store.from_environ(os.environ)).find(name)
+    facts, config = _facts_and_config(found.path)
+    model = _build_bare(config)
+    stored = open_native(found.path)
+    expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    if findings := compare(stored, expected):
+        raise VerificationError.of(findings, len(expected), str(found.path), f"mtk models verify {name}")
+    tensors = {key: tensor.read().float() for key, tensor in stored.tensors.items()}
+    model.load_state_dict(tensors, assign=True)
+    return LoadedModel(model.to(device).eval(), config, found.name, facts.weights_sha256)
+
+
+def _build_bare(config: Any) -> nn.Module:
+    """A model whose parameters are memory not yet touched; its buffers are computed as ever.
+
+    Device `meta` would do for shapes, but leaves no buffers, and takes a second when it is first used.
+    """
+    from torch.overrides import TorchFunctionMode
+
+    class WithoutInit(TorchFunctionMode):
+        def __torch_function__(
+            self,
+            func: Callable[..., Any],
+            types: Sequence[type],
+            args: Sequence[Any] = (),
+            kwargs: Mapping[str, Any] | None = None,
+        ) -> Any:
+            if getattr(func, "__module__", None) == "torch.nn.init":
+                return (kwargs or {}).get("tensor", args[0] if args else None)
+            return func(*args, **(kwargs or {}))
+
+    with WithoutInit():
+        return build_model(config)
+
+
+def _facts_and_config(path: Path) -> tuple[ModelFacts, Any]:
+    facts = read_facts(path)
+    try:
+        return facts, config_from_dict({"family": facts.family, **facts.config}, str(path))
+    except UsageError as error:
+        raise InputError(error.message, context=error.context, hint=error.hint, code="bad-checkpoint") from error
+
+
+def expected_shapes(config: Any) -> dict[str, Shape]:
+    """The shapes of a model's tensors by name."""
+    return {name: tuple(tensor.shape) for name, tensor in _build_bare(config).state_dict().items()}
+
+
+# ----------------------------------------------------------------------------------------------------- foreign layouts
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """A checkpoint of any format as one of a model's.
+
+    Attributes:
+        checkpoint: under our names.
+        layout: whose names it has; `native` for ours.
+        stored_names: what that layout calls our tensors, where the names differ.
+        copies: of tensors that the file has more than once.
+    """
+
+    checkpoint: Checkpoint
+    layout: str
+    stored_names: dict[str, str] = field(default_factory=dict)
+    copies: Mapping[str, Sequence[StoredTensor]] = field(default_factory=dict)
+
+
+def _read_as(checkpoint: Checkpoint, config: Any, expected: Mapping[str, Shape]) -> _Reading:
+    """Read a checkpoint's names in the layout that knows most of them."""
+    names = [*checkpoint.names, *checkpoint.unreadable]
+    layouts = foreign_names(config)
+    known = {layout: name_map.known(names) for layout, name_map in layouts.items()}
+    best = max(known, key=known.__getitem__)
+    if sum(name in expected for name in names) >= known[best]:
+        return _Reading(checkpoint, "native")
+    translated, copies = layouts[best].to_ours(checkpoint)
+    stored_names = {ours: _chief_name(layouts[best], ours) for ours in expected}
+    return _Reading(translated, best, stored_names, copies)
+
+
+def _chief_name(name_map: NameMap, ours: str) -> str:
+    found = name_map.theirs(ours)
+    return found[0][0] if found is not None else ""
+
+
+def _nearest_preset(checkpoint: Checkpoint) -> str:
+    """The preset that a checkpoint differs least from."""
+
+    def differences(preset: str) -> int:
+        config = load_preset(preset)
+        expected = expected_shapes(config)
+        return len(compare(_read_as(checkpoint, config, expected).checkpoint, expected))
+
+    return min(PRESETS, key=differences)
+
+
+# -------------------------------------------------------------------------------------------------- import and verify
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What checking a model gave.
+
+    Attributes:
+        name: of the model, or the path.
+        path: what was checked.
+        format: how it is stored.
+        preset: whose tensors it was held against.
+        tensors: how many there should be.
+        findings: what is wrong, one a tensor.
+    """
+
+    name: str
+    path: Path
+    format: str
+    preset: str
+    tensors: int
+    findings: tuple[TensorFinding, ...]
+
+    def raise_if_wrong(self) -> None:
+        """Raise VerificationError if anything was found."""
+        if self.findings:
+            raise VerificationError.of(self.findings, self.tensors, str(self.path))
+
+
+def verify_model(name: str, *, preset: str | None = None, store: Store) -> Verification:
+    """Check every tensor of a model, and the digest of one in our own format.
+
+    Args:
+        name: a model's name, or the path of a checkpoint of any format.
+        preset: what a foreign checkpoint is held against; by default the preset that is nearest to it.
+        store: where to look.
+
+    Raises:
+        InputError: the files can't be read at all.
+        MissingError: there is no such model.
+        UsageError: there is no such preset.
+    """
+    if is_path(name) and not is_native(Path(name)):
+        from musictool.checkpoints.formats import open_checkpoint
+
+        checkpoint = open_checkpoint(Path(name))
+        preset = preset or _nearest_preset(checkpoint)
+        return _verification(name, checkpoint, preset, load_preset(preset))
+    found = store.find(name)
+    facts, config = _facts_and_config(found.path)
+    result = _verification(name, open_native(found.path), facts.preset, config)
+    digest = weights_sha256(found.path)
+    if digest == facts.weights_sha256:
+        return result
+    changed = TensorFinding("changed", WEIGHTS_NAME, "", f"sha256 {facts.weights_sha256}", f"sha256 {digest}")
+    return replace(result, findings=(changed, *result.findings))
+
+
+def _verification(name: str, checkpoint: Checkpoint, preset: str, config: Any) -> Verification:
+    expected = expected_shapes(config)
+    reading = _read_as(checkpoint, config, expected)
+    examined = examine(reading.checkpoint, expected, stored_names=reading.stored_names, copies=reading.copies)
+    return Verification(name, checkpoint.path, checkpoint.format, preset, len(expected), tuple(examined.findings))
+
+
+def import_model(
+    path: Path,
+    name: str,
+    *,
+    preset: str | None = None,
+    store: Store,
+    force: bool = False,
+    published: PublishedModel | None = None,
+) -> InstalledModel:
+    """Bring a checkpoint of any format into the store.
+
+    Args:
+        path: the checkpoint.
+        name: what the model will be called.
+        preset: what it is the weights of; by default what a folder of ours says, the preset of that name, or the one
+            that is nearest to the checkpoint.
+        store: where it goes.
+        force: replace a model of that name.
+        published: where the checkpoint was fetched from.
+
+    Raises:
+        UsageError: there is a model of that name, or no such preset.
+        VerificationError: tensors are missing, too many, of a wrong shape, not finite or unreadable; nothing is kept.
+        InputError: the checkpoint can't be read at all.
+    """
+    from musictool.checkpoints.formats import open_checkpoint
+
+    target = store.folder_for(name)
+    refuse_existing(target, force=force)
+    checkpoint = open_checkpoint(path)
+    facts, config = _facts_for(checkpoint, name, preset, published)
+    expected = expected_shapes(config)
+    reading = _read_as(checkpoint, config, expected)
+    examined = examine(reading.checkpoint, expected, stored_names=reading.stored_names, copies=reading.copies)
+    if examined.findings:
+        raise VerificationError.of(examined.findings, len(expected), str(path), "get the checkpoint again; nothing was imported")
+    tensors = {key: examined.tensors[key] for key in expected}
+    card = (read_card(path) if checkpoint.format == "native" else "") or _card(name, facts, tensors)
+    with replacing(target, force=force) as folder:
+        folder.mkdir()
+        write_native(folder, tensors, facts, card)
+    return InstalledModel(name, target, "store")
+
+
+def _facts_for(
+    checkpoint: Checkpoint, name: str, preset: str | None, published: PublishedModel | None
+) -> tuple[ModelFacts, Any]:
+    """What a checkpoint is taken for, and where it comes from."""
+    if checkpoint.format == "native" and preset is None:
+        return _facts_and_config(checkpoint.path)
+    if preset is None:
+        preset = name if name in PRESETS else _nearest_preset(checkpoint)
+    config = load_preset(preset)
+    values = config_to_dict(config)
+    family = values.pop("family")
+    source = {"format": checkpoint.format, "name": checkpoint.path.resolve().name}
+    if published is not None:
+        source = {"format": checkpoint.format, "url": published.url, "licence": published.licence}
+        source["about"] = published.about
+    return ModelFacts(family, preset, values, source=source), config
+
+
+def _card(name: str, facts: ModelFacts, tensors: Mapping[str, Tensor]) -> str:
+    """What is known of a model, for people."""
+    lines = [f"# {name}", "", f"- family: {facts.family}, preset {facts.preset}"]
+    lines.append(f"- parameters: {sum(tensor.numel() for tensor in tensors.values()):,}")
+    lines += [f"- {key}: {value}" for key, value in facts.source.items()]
+    return "\n".join(lines) + "\n"
+
+
+# ------------------------------------------------------------------------------------------------------------- export
+
+
+def export_model(name: str, layout: Layout, path: Path, *, store: Store, force: bool = False) -> None:
+    """Write a model for other libraries to read.
+
+    Args:
+        name: a model's name, or the path of a folder in our own format.
+        layout: a folder in our own format, a T5X folder, a Hugging Face folder, or a torch file with our names.
+        path: the folder or file.
+        store: where to look.
+        force: replace a file, or a folder in which there is nothing but a checkpoint.
+
+    Raises:
+        UsageError: the path is taken, or the model has no such layout.
+        MissingError: there is no such model.
+        InputError: its weights do not fit its configuration.
+    """
+    refuse_existing(path, force=force)
+    found = store.find(name)
+    facts, config = _facts_and_config(found.path)
+    expected = expected_shapes(config)
+    examined = examine(open_native(found.path), expected)
+    if examined.findings:
+        raise VerificationError.of(examined.findings, len(expected), str(found.path))
+    name_map = foreign_names(config).get(layout)
+    if name_map is None and layout in ("t5x", "huggingface"):
+        raise UsageError(f"models of family {facts.family} have no {layout} layout", context=name)
+    with replacing(path, force=force) as temporary:
+        if layout != "torch":
+            temporary.mkdir()
+        if layout == "native":
+            write_native(temporary, examined.tensors, facts, read_card(found.path))
+        else:
+            _write_foreign(layout, temporary, examined.tensors, name_map)
+
+
+def _write_foreign(layout: Layout, path: Path, tensors: Mapping[str, Tensor], name_map: NameMap | None) -> None:
+    if name_map is None:
+        from musictool.checkpoints.torch_files import write_torch_file
+
+        write_torch_file(path, tensors)
+    elif layout == "t5x":
+        from musictool.checkpoints.t5x import write_t5x
+
+        write_t5x(path, name_map.to_theirs(tensors))
+    else:
+        from musictool.checkpoints.hub import write_hub_folder
+
+        write_hub_folder(path, name_map.to_theirs(tensors), name_map.config)
+
+
+# -------------------------------------------------------------------------------------------------------------- fetch
+
+
+def fetch_model(published: PublishedModel, url: str, *, store: Store, force: bool = False) -> Generator[int, None, None]:
+    """Fetch a published model and import it; what was fetched is kept until that is done.
+
+    Args:
+        published: what to fetch.
+        url: the folder that its files are in, the model's own or a mirror.
+        store: where it goes.
+        force: replace a model of that name.
+
+    Yields:
+        Counts of bytes as they come, as `download` does.
+
+    Raises:
+        InputError: a file can't be fetched or is not the one that was published.
+        UsageError: there is a model of that name, or the address is none.
+    """
+    from musictool.checkpoints.download import download
+
+    refuse_existing(store.folder_for(published.name), force=force)
+    folder = store.downloads_for(published.name)
+    yield from download(published.files, url, folder)
+    import_model(folder, published.name, preset=published.preset, store=store, force=force, published=published)
+    remove(folder)
