@@ -1,0 +1,433 @@
+"""`mtk eval transcription`: notes out of streams, MIDI, lists or sound, held against the notes that were played."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Annotated, BinaryIO
+
+import typer
+
+from musictool.cli.environment import UNPRINTABLE, Environment, environment_of
+from musictool.cli.exit_status import ExitStatus
+from musictool.cli.files import OutputPlan, Source, atomic_writer, expand_inputs
+from musictool.cli.options import (
+    DeviceOption,
+    ForceOption,
+    InputsArgument,
+    JobsOption,
+    ModelOption,
+    Precision,
+    PrecisionOption,
+)
+from musictool.cli.parallel import parallel_map, use_one_thread
+from musictool.cli.progress import track
+from musictool.errors import FindingsError, InputError, MusicToolError, UsageError
+from musictool.metrics.granularity import Granularity
+from musictool.stream.records import StreamError
+
+if TYPE_CHECKING:
+    from musictool.inference.transcription import Transcriber
+    from musictool.metrics.assertions import Assertion
+    from musictool.metrics.note_files import References
+    from musictool.metrics.transcription import Comparison, Scores
+    from musictool.symbolic.notes import Score
+    from musictool.symbolic.schemes import Scheme
+
+EXAMPLES = (
+    "mtk tokenize examples/waltz.mid | mtk eval transcription --reference examples/",
+    "mtk tokenize examples/waltz.mid -s mt3 | mtk eval transcription -r examples/ --assert 'onset_f1>=0.99' --json",
+)
+TITLE_NAME_CHARACTERS = 80
+_COLUMNS = {
+    "onset P": "onset_precision",
+    "onset R": "onset_recall",
+    "onset F1": "onset_f1",
+    "offset F1": "onset_offset_f1",
+    "velocity F1": "onset_offset_velocity_f1",
+    "frame F1": "frame_f1",
+    "multi F1": "multi_instrument_f1",
+    "late ms": "median_onset_error_ms",
+}
+_IN_TITLE = {"onset": "onset", "onset+offset": "onset_offset", "frame": "frame"}
+
+
+def eval_transcription(
+    context: typer.Context,
+    reference: Annotated[
+        Path,
+        typer.Option(
+            "--reference",
+            "-r",
+            metavar="PATH",
+            show_default=False,
+            help="What was played: a file, or a folder that holds NAME.mid, .tsv, .csv, .txt or .mtk for item NAME.",
+        ),
+    ],
+    inputs: InputsArgument = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object with every score, no table.")] = False,
+    conditions: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--assert",
+            metavar="CONDITION",
+            show_default=False,
+            help="End with status 1 unless the mean fulfils it, as in 'onset_f1>=0.77'; may be repeated.",
+        ),
+    ] = None,
+    plot: Annotated[
+        str | None,
+        typer.Option(
+            "--plot",
+            metavar="PATH",
+            show_default=False,
+            help="Draw both as piano rolls: a .png, .pdf or .svg file, a folder/, or a template such as '{stem}.png'.",
+        ),
+    ] = None,
+    onset_tolerance: Annotated[
+        float, typer.Option("--onset-tolerance", metavar="SECONDS", help="How far apart matching notes may begin.")
+    ] = 0.05,
+    offset_ratio: Annotated[
+        float,
+        typer.Option(
+            "--offset-ratio", metavar="SHARE", help="How far apart they may end, as a share of the reference's length."
+        ),
+    ] = 0.2,
+    offset_min_tolerance: Annotated[
+        float,
+        typer.Option("--offset-min-tolerance", metavar="SECONDS", help="How far apart they may end, if that is less."),
+    ] = 0.05,
+    duration: Annotated[
+        float | None,
+        typer.Option(
+            "--duration",
+            metavar="SECONDS",
+            show_default=False,
+            help="Compare the first part only: notes that begin in it, cut at its end.",
+        ),
+    ] = None,
+    pedal: Annotated[
+        bool,
+        typer.Option("--pedal", help="Let the reference's notes sound as long as the sustain pedal holds them."),
+    ] = False,
+    granularity: Annotated[
+        Granularity, typer.Option("--granularity", help="How finely multi_instrument tells programs apart.")
+    ] = Granularity.FULL,
+    scheme: Annotated[
+        str | None,
+        typer.Option("--scheme", metavar="NAME", show_default=False, help="Read streams by a miditok:FILE.json."),
+    ] = None,
+    model: ModelOption = "mt3",
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = Precision.FP32,
+    jobs: JobsOption = 1,
+    force: ForceOption = False,
+) -> int:
+    """Measure transcriptions against the notes that were played.
+
+    Estimates are token streams, whose items are matched by name, MIDI files, lists of notes (.tsv, .csv, .txt: onset,
+    offset, pitch, velocity) and sound, which is transcribed first. Without --pedal notes end where keys are released.
+
+    Metrics: onset, onset_offset, onset_offset_velocity, frame and multi_instrument, each with _precision, _recall and
+    _f1; onset_offset_overlap and median_onset_error_ms. The table shows some of them, --json has all.
+
+    Items that have no reference or failed in an earlier stage are named, and the exit status is 1.
+    """
+    environment = environment_of(context)
+    use_one_thread()
+    from musictool.metrics.assertions import Assertion
+    from musictool.metrics.note_files import KIND_OF_SUFFIX, References
+    from musictool.metrics.note_matching import Tolerances
+    from musictool.metrics.transcription import METRICS, Comparison, mean_scores
+    from musictool.symbolic.schemes import find_scheme
+
+    demands = [Assertion.parse(condition, METRICS) for condition in conditions or ()]
+    tolerances = Tolerances(onset_tolerance, offset_ratio, offset_min_tolerance)
+    comparison = Comparison(tolerances, duration, pedal, granularity)
+    pictures = _picture_plan(plot, force)
+    own = find_scheme(scheme) if scheme else None
+    references = References(reference, own)
+    suffixes = [suffix for suffix in KIND_OF_SUFFIX if suffix != ".txt"]  # a folder's .txt is as likely its readme
+    sources = expand_inputs(inputs, suffixes, environment)
+
+    listen = _listener(model or "mt3", device, precision, environment)
+    run = _Run(environment, references, comparison, pictures, own, listen)
+    results = parallel_map(_compare, run.tasks(sources), jobs)
+    scored: list[_Result] = []
+    with ExitStack() as stack:
+        if as_json or not environment.is_stdout_terminal:  # there the table itself shows how far the run is
+            results = stack.enter_context(track(results, environment, label="eval"))
+        show = None if as_json else _table(environment)
+        for result in results:
+            if run.accepts(result):
+                scored.append(result)
+                if show is not None:
+                    show(result.name, result.scores, result.note_counts)
+    mean = mean_scores(result.scores for result in scored)
+    if show is None:
+        environment.stdout.write(_json(scored, mean, run.failures, comparison, demands))
+    elif scored:
+        show(f"mean of {len(scored)}", mean, ("", ""))
+    are_fulfilled = [_is_fulfilled(demand, mean[demand.metric], environment) for demand in demands]
+    if run.broken is not None:
+        raise run.broken
+    return ExitStatus.FINDINGS if run.failures or not all(are_fulfilled) else ExitStatus.DONE
+
+
+def _listener(model: str, device: str, precision: Precision, environment: Environment) -> Callable[[Path], Score]:
+    """What hears the notes in a sound file; the model is loaded with the first."""
+    transcriber: Transcriber | None = None
+
+    def listen(path: Path) -> Score:
+        nonlocal transcriber
+        from musictool.audio.reading import open_audio
+        from musictool.checkpoints.store import Store
+        from musictool.inference.transcription import Sound, Transcriber, Transcription
+
+        if transcriber is None:
+            options = Transcription(model, device, precision.value)
+            transcriber = Transcriber(options, Store.from_environ(environment.environ))
+        (score,) = (
+            piece.score(transcriber.segment_seconds, is_steady=False)
+            for piece in transcriber.run([Sound(path.stem, partial(open_audio, path, str(path)))])
+        )
+        return score
+
+    return listen
+
+
+def _picture_plan(plot: str | None, force: bool) -> OutputPlan | None:
+    """Where pictures go, once it is sure that they can be drawn."""
+    if plot is None:
+        return None
+    from musictool.metrics.piano_roll import PICTURE_FORMATS, load_matplotlib
+
+    is_folder = plot.endswith("/") or Path(plot).is_dir()
+    suffix = ".png" if is_folder else PurePosixPath(plot).suffix.lower()
+    try:
+        plan = OutputPlan(plot, suffix, force)
+    except UsageError as error:
+        error.context = f"--plot {plot}"
+        raise
+    if suffix.lstrip(".") not in PICTURE_FORMATS:
+        hint = "name a .png, .pdf or .svg file, or a folder with a trailing slash"
+        raise UsageError(f"no such kind of picture: {suffix[:20] or 'none'}", context=f"--plot {plot}", hint=hint)
+    load_matplotlib()
+    return plan
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One item to compare; goes to a worker process, which reads what is given as a path."""
+
+    name: str
+    estimate: Score | Path
+    reference: Score | Path
+    comparison: Comparison
+    picture: Path | None = None
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class _Result:
+    """What came out for one item: its scores and how many notes reference and estimate have, or what went wrong."""
+
+    name: str
+    scores: Scores
+    note_counts: tuple[int, int] = (0, 0)
+    error: InputError | None = None
+
+
+def _compare(task: _Task) -> _Result:
+    """Compare one item, and draw it if it has a picture."""
+    from musictool.metrics.note_files import read_score
+    from musictool.metrics.transcription import evaluate
+
+    try:
+        true, found = (
+            read_score(source) if isinstance(source, Path) else source for source in (task.reference, task.estimate)
+        )
+        reference, estimate = task.comparison.notes_of(true, found)
+        scores = evaluate(reference, estimate, task.comparison.tolerances)
+        if task.picture is not None:
+            from musictool.metrics.piano_roll import draw
+
+            form = task.picture.suffix.lower().lstrip(".")
+            title = _title(task.name, scores)
+            with atomic_writer(task.picture, force=task.force) as file:
+                draw(file, reference, estimate, title=title, tolerances=task.comparison.tolerances, format=form)
+    except InputError as error:
+        if error.code == "no-space":
+            raise
+        return _Result(task.name, {}, error=error)
+    return _Result(task.name, scores, (len(reference), len(estimate)))
+
+
+def _title(name: str, scores: Scores) -> str:
+    f1s = (f"{label} F1 {scores[f'{metric}_f1']:.3f}" for label, metric in _IN_TITLE.items())
+    return "     ".join([UNPRINTABLE.sub("_", name)[:TITLE_NAME_CHARACTERS], *f1s])
+
+
+class _Run:
+    """One run: finds what belongs together, remembers what went wrong.
+
+    Attributes:
+        failures: items that have no scores, as plain JSON values.
+        broken: why a stream could not be read to its end.
+    """
+
+    def __init__(
+        self,
+        environment: Environment,
+        references: References,
+        comparison: Comparison,
+        pictures: OutputPlan | None,
+        own: Scheme | None,
+        listen: Callable[[Path], Score],
+    ) -> None:
+        self.failures: list[dict[str, str]] = []
+        self.broken: InputError | None = None
+        self._environment = environment
+        self._references = references
+        self._comparison = comparison
+        self._pictures = pictures
+        self._own = own
+        self._listen = listen
+        self._is_alone = False
+
+    def tasks(self, sources: Sequence[Source]) -> Iterator[_Task]:
+        """Every item that can be compared, made as it is asked for.
+
+        Raises:
+            InputError: the only input, a file, cannot be read.
+        """
+        for source in sources:
+            try:
+                if source.error is not None:
+                    raise source.error
+                self._is_alone = len(sources) == 1
+                yield from self._tasks_of(source)
+            except StreamError as error:
+                if len(sources) > 1:
+                    self._environment.item_failed(source.name, error)
+                self.broken = error
+            except OSError as error:
+                reason = (error.strerror or "cannot be read").lower()
+                self.fail(source.name, InputError(reason, context=str(source.path or "standard input")))
+            except InputError as error:
+                self.fail(source.name, error)
+
+    def fail(self, name: str, error: MusicToolError) -> None:
+        """Name an item that has no scores; if it is all there is, end the run."""
+        if self._is_alone and error.code != "no-reference":
+            raise error
+        self.failures.append({"item": name, "code": error.code, "message": str(error)})
+        self._environment.item_failed(name, error)
+
+    def accepts(self, result: _Result) -> bool:
+        """Whether an item has scores; one that has none is named."""
+        if result.error is not None:
+            self.fail(result.name, result.error)
+            return False
+        if not result.note_counts[0]:
+            self._environment.warn("the reference has no notes: every score is 0", context=result.name)
+        return True
+
+    def _tasks_of(self, source: Source) -> Iterator[_Task]:
+        from musictool.metrics.note_files import kind_of, split_suffix
+
+        if source.path is None:
+            yield from self._tasks_of_stream(self._environment.stdin, "standard input")
+            return
+        with open(source.path, "rb") as file:
+            kind = kind_of(source.path, file.read(12))
+        if kind == "stream":
+            with open(source.path, "rb") as file:
+                yield from self._tasks_of_stream(file, str(source.path))
+            return
+        stem, _ = split_suffix(source.path.name)
+        for task in self._task(source.path, source.name, stem):
+            yield replace(task, estimate=self._listen(source.path)) if kind == "audio" else task
+
+    def _tasks_of_stream(self, raw: BinaryIO, context: str) -> Iterator[_Task]:
+        from musictool.metrics.note_files import stream_scores
+        from musictool.stream.files import decompressing
+
+        self._is_alone = False
+        with decompressing(raw, context) as plain:
+            for name, score in stream_scores(plain, context, self._own):
+                if isinstance(score, MusicToolError):
+                    self.fail(name, score)
+                else:
+                    yield from self._task(score, name)
+
+    def _task(self, estimate: Score | Path, *names: str) -> Iterator[_Task]:
+        """The task of an item that has a reference, and a place for its picture if one is asked for."""
+        try:
+            reference = self._references.find(*names)
+            if isinstance(reference, Path) and isinstance(estimate, Path) and reference.samefile(estimate):
+                self._environment.note("left out, since it is its own reference", context=str(estimate))
+                return
+            task = _Task(names[0], estimate, reference, self._comparison)
+            if self._pictures is not None:
+                task = replace(task, picture=self._pictures.path_for(names[0]), force=self._pictures.force)
+                self._pictures.check(task.picture)
+        except InputError as error:
+            self.fail(names[0], error)
+        else:
+            yield task
+
+
+def _table(environment: Environment) -> Callable[[str, Scores, tuple[object, object]], None]:
+    """Print the head of a table; what prints a row of it."""
+
+    def write(line: str) -> None:
+        environment.stdout.write(line.encode() + b"\n")
+        environment.stdout.flush()
+
+    def show(name: str, scores: Scores, note_counts: tuple[object, object]) -> None:
+        cells = [f"{_cell(metric, scores[metric]):>{len(heading)}}" for heading, metric in _COLUMNS.items()]
+        cells += [f"{count:>7}" for count in note_counts]
+        write("  ".join([*cells, UNPRINTABLE.sub("_", name)]))
+
+    write("  ".join([*_COLUMNS, f"{'played':>7}", f"{'found':>7}", "item"]))
+    return show
+
+
+def _cell(metric: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:+.1f}" if metric.endswith("_ms") else f"{value:.4f}"
+
+
+def _json(
+    scored: Sequence[_Result],
+    mean: Scores,
+    failures: Sequence[dict[str, str]],
+    comparison: Comparison,
+    demands: Sequence[Assertion],
+) -> bytes:
+    """Everything that is known of a run, as one line of JSON."""
+    counts = "reference_notes", "estimated_notes"
+    record = {
+        "settings": asdict(comparison),
+        "items": [{"item": r.name, **dict(zip(counts, r.note_counts)), **r.scores} for r in scored],
+        "mean": mean,
+        "failed": failures,
+        "assertions": [{"condition": d.text, "holds": d.holds(mean[d.metric])} for d in demands],
+    }
+    return json.dumps(record, allow_nan=False).encode() + b"\n"
+
+
+def _is_fulfilled(demand: Assertion, value: float | None, environment: Environment) -> bool:
+    """Whether a mean is as it has to be; if not, it is said by how much."""
+    if demand.holds(value):
+        return True
+    found = "there is none" if value is None else f"it is {value:.6g}"
+    message = f"mean {demand.metric} is to be {demand.symbol} {demand.bound:g}, and {found}"
+    environment.error(FindingsError(message, context="--assert", code="assertion"))
+    return False
