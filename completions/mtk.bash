@@ -9,22 +9,54 @@ _mtk() {
     fi
     for ((i = 1; i < COMP_CWORD; i++)); do
         case ${COMP_WORDS[i]} in
-            --log) ((i++)) ;;
+            --log)
+                ((i++))
+                [[ ${COMP_WORDS[i]} == "=" ]] && ((i++))
+                ;;
             -*) ;;
-            *) verb=${COMP_WORDS[i]} && break ;;
+            *)
+                verb+=${verb:+ }${COMP_WORDS[i]}
+                [[ "|models|eval|" == *"|$verb|"* ]] || break
+                ;;
         esac
     done
     case "$verb $previous" in
         " --log") words="text json" ;;
         "tokenize --log") words="text json" ;;
         "decode --log") words="text json" ;;
+        "transcribe --device") words="auto cpu cuda" ;;
+        "transcribe --precision") words="fp32 bf16" ;;
+        "transcribe --log") words="text json" ;;
         "validate --log") words="text json" ;;
+        "models --log") words="text json" ;;
+        "models list --log") words="text json" ;;
+        "models show --log") words="text json" ;;
+        "models import --log") words="text json" ;;
+        "models verify --log") words="text json" ;;
+        "models export --format") words="native t5x huggingface torch" ;;
+        "models export --log") words="text json" ;;
+        "models pull --log") words="text json" ;;
+        "eval --log") words="text json" ;;
+        "eval transcription --granularity") words="full midi_class flat" ;;
+        "eval transcription --device") words="auto cpu cuda" ;;
+        "eval transcription --precision") words="fp32 bf16" ;;
+        "eval transcription --log") words="text json" ;;
         *)
             case $verb in
-                "") words="tokenize decode validate" options="--help -h --version --debug --quiet -q --log" ;;
+                "") words="tokenize decode transcribe validate models eval" options="--help -h --version --debug --quiet -q --log" ;;
                 "tokenize") words="" options="--output -o --scheme -s --names --show-vocab --style --augment --copies --from --seed --jobs -j --shard --force -f --skip-existing --help -h --debug --quiet -q --log" ;;
                 "decode") words="" options="--output -o --format --scheme -s --soundfont --synthesizer --rate --bits --jobs -j --shard --force -f --skip-existing --help -h --debug --quiet -q --log" ;;
+                "transcribe") words="" options="--output -o --model --scheme -s --instruments --steady --no-steady --names --batch --device --precision --shard --force -f --skip-existing --help -h --debug --quiet -q --log" ;;
                 "validate") words="" options="--rules --set --json --good --bad --strict --scheme --jobs -j --shard --force -f --help -h --debug --quiet -q --log" ;;
+                "models") words="list show import verify export pull" options="--help -h --debug --quiet -q --log" ;;
+                "models list") words="" options="--json --help -h --debug --quiet -q --log" ;;
+                "models show") words="" options="--json --help -h --debug --quiet -q --log" ;;
+                "models import") words="" options="--as --preset --force -f --help -h --debug --quiet -q --log" ;;
+                "models verify") words="" options="--preset --json --help -h --debug --quiet -q --log" ;;
+                "models export") words="" options="--output -o --format --force -f --help -h --debug --quiet -q --log" ;;
+                "models pull") words="" options="--from --dry-run --force -f --help -h --debug --quiet -q --log" ;;
+                "eval") words="transcription" options="--help -h --debug --quiet -q --log" ;;
+                "eval transcription") words="" options="--reference -r --json --assert --plot --onset-tolerance --offset-ratio --offset-min-tolerance --duration --pedal --granularity --scheme --model --device --precision --jobs -j --force -f --help -h --debug --quiet -q --log" ;;
             esac
             [[ $current == -* ]] && words=$options
             ;;

@@ -1,12 +1,13 @@
 """`mtk` as a typer application whose verbs are imported one at a time.
 
-The group lists its verbs from the registry and builds one when it is called, out of a plain function with annotated
-parameters. Only documented names of typer are used: older typers stand on click, newer ones carry their own.
+A group lists its verbs from the registry and builds one when it is called, out of a plain function with annotated
+parameters; `mtk` itself is a group, and `mtk models` one in it. Only documented names of typer are used: older typers
+stand on click, newer ones carry their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from itertools import pairwise
@@ -18,7 +19,7 @@ import typer.core
 from musictool.cli.environment import Environment, LogFormat
 from musictool.cli.exit_status import ExitStatus
 from musictool.cli.options import DebugOption, HelpOption, LogOption, QuietOption, VersionOption
-from musictool.cli.registry import COMMANDS
+from musictool.cli.registry import COMMANDS, GROUPS, summaries
 from musictool.errors import MusicToolError, UsageError
 
 PROGRAM = "mtk"
@@ -31,24 +32,39 @@ _ParseError: type[Any] = typer.BadParameter.__bases__[0]  # click's UsageError, 
 
 
 class LazyGroup(typer.core.TyperGroup):
-    """Verbs by name, each imported when it is asked for."""
+    """Verbs and groups by name, each built when it is asked for.
+
+    Attributes:
+        prefix: the words of the command line that lead here, each with a space behind it; nothing for `mtk` itself.
+    """
+
+    prefix = ""
+
+    @property
+    def summaries(self) -> dict[str, str]:
+        return summaries(self.prefix.rstrip())
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return list(COMMANDS)
+        return list(self.summaries)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        return build_command(cmd_name, self) if cmd_name in COMMANDS else None
+        if cmd_name not in self.summaries:
+            return None
+        name = self.prefix + cmd_name
+        return build_command(name, self) if name in COMMANDS else build_group(name, self)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if args[0] not in COMMANDS:
-            near = get_close_matches(args[0], COMMANDS, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"run '{PROGRAM} --help' for the commands there are"
-            raise UsageError(f"no such command: {args[0]}", hint=hint)
+        if args[0] not in self.summaries:
+            near = get_close_matches(args[0], self.summaries, n=1)
+            hint = f"run '{ctx.command_path} --help' for the commands there are"
+            if near:
+                hint = f"did you mean '{self.prefix}{near[0]}'?"
+            raise UsageError(f"no such command: {self.prefix}{args[0]}", hint=hint)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, entry.summary) for name, entry in COMMANDS.items()])
+            formatter.write_dl(list(self.summaries.items()))
 
 
 def shell(
@@ -61,23 +77,34 @@ def shell(
     """Small tools for music models. Each reads files or a token stream and writes a token stream, MIDI or audio."""
 
 
-def build_group() -> LazyGroup:
+def build_shell() -> LazyGroup:
     """Build the top of the command line; no command's module is imported."""
-    app = typer.Typer(name=PROGRAM, cls=LazyGroup, add_completion=False, rich_markup_mode=None)
-    app.callback(epilog=_epilog(EXAMPLES), add_help_option=False)(shell)
-    group = typer.main.get_command(app)
-    assert isinstance(group, LazyGroup)
+    group = _group(PROGRAM, shell, shell.__doc__, EXAMPLES)
     for option in group.params:
         _leave_alone_when_absent(option)
     return group
 
 
-def build_command(name: str, group: LazyGroup) -> Any:
+def build_group(name: str, parent: LazyGroup) -> LazyGroup:
+    """Build a group of verbs; no command's module is imported.
+
+    Args:
+        name: a name among the registry's groups.
+        parent: its options, but for `--version`, are the group's too, so that they may stand after it.
+    """
+    entry = GROUPS[name]
+    group = _group(name, lambda: None, entry.summary, entry.examples)
+    group.prefix = f"{name} "
+    _hand_down_options(parent, group)
+    return group
+
+
+def build_command(name: str, parent: LazyGroup) -> Any:
     """Import a verb and build its command.
 
     Args:
         name: a name in the registry.
-        group: its options, but for `--version`, are the verb's too, so that they may stand after it.
+        parent: its options, but for `--version`, are the verb's too, so that they may stand after it.
 
     Returns:
         The command, of whichever class this typer has.
@@ -85,9 +112,11 @@ def build_command(name: str, group: LazyGroup) -> Any:
     entry = COMMANDS[name]
     module = import_module(entry.module)
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
-    app.command(name, epilog=_epilog(module.EXAMPLES), add_help_option=False)(getattr(module, entry.attribute))
+    word = name.rpartition(" ")[-1]
+    epilog = _epilog(getattr(module, entry.examples))
+    app.command(word, epilog=epilog, add_help_option=False)(getattr(module, entry.attribute))
     command = typer.main.get_command(app)
-    command.params.extend(option for option in group.params if option.name != "version")
+    _hand_down_options(parent, command)
     return command
 
 
@@ -104,7 +133,7 @@ def run(arguments: Sequence[str], environment: Environment) -> int:
     Raises:
         MusicToolError: wrong usage, and whatever the command raises.
     """
-    group = build_group()
+    group = build_shell()
     try:
         with group.make_context(PROGRAM, list(arguments), obj=environment) as context:
             result = group.invoke(context)
@@ -119,6 +148,18 @@ def run(arguments: Sequence[str], environment: Environment) -> int:
         _obey_unparsed_flags(arguments, environment)
         raise _usage_error_from(error) from error
     return result if isinstance(result, int) else ExitStatus.DONE
+
+
+def _group(name: str, callback: Callable[..., None], help: str | None, examples: Sequence[str]) -> LazyGroup:
+    app = typer.Typer(name=name, cls=LazyGroup, add_completion=False, rich_markup_mode=None)
+    app.callback(help=help, epilog=_epilog(examples), add_help_option=False)(callback)
+    group = typer.main.get_command(app)
+    assert isinstance(group, LazyGroup)
+    return group
+
+
+def _hand_down_options(parent: LazyGroup, command: Any) -> None:
+    command.params.extend(option for option in parent.params if option.name != "version")
 
 
 def _leave_alone_when_absent(option: Any) -> None:

@@ -17,7 +17,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from musictool.cli.application import PROGRAM, build_command, build_group, shell
+from musictool.cli.application import PROGRAM, LazyGroup, build_shell, shell
 from musictool.cli.files import atomic_writer
 from musictool.cli.registry import COMMANDS
 
@@ -45,36 +45,49 @@ class Option:
 
 @dataclass(frozen=True)
 class Verb:
-    """A verb with its options and the words, other than paths, that may be its arguments."""
+    """A verb, a group of verbs, or `mtk` itself.
+
+    Args:
+        name: the words that lead here; none for `mtk` itself.
+        summary: one line without a full stop.
+        options: what may follow it with a dash.
+        words: its arguments, other than paths.
+        verbs: what a group holds.
+    """
 
     name: str
     summary: str
     options: tuple[Option, ...]
     words: tuple[str, ...] = ()
+    verbs: tuple[Verb, ...] = ()
+
+    @property
+    def last_word(self) -> str:
+        return self.name.rpartition(" ")[-1]
+
+    def walk(self) -> Iterator[Verb]:
+        """Give this verb and then all that are below it."""
+        yield self
+        for verb in self.verbs:
+            yield from verb.walk()
 
 
-def read_verbs() -> list[Verb]:
-    """Describe `mtk` itself, under an empty name, and then each verb; this imports every command's module."""
-    group = build_group()
-    verbs = [_verb("", "", group, shell)]
-    for name, entry in COMMANDS.items():
-        function = getattr(import_module(entry.module), entry.attribute)
-        verbs.append(_verb(name, entry.summary.rstrip("."), build_command(name, group), shell, function))
-    return verbs
+def read_verbs() -> Verb:
+    """Describe `mtk` itself and what is below it; this imports every command's module."""
+    return _verb("", "", build_shell())
 
 
-def render_bash(verbs: Sequence[Verb]) -> str:
+def render_bash(top: Verb) -> str:
     """Write the script that bash sources; bash 3.2 will do."""
     values, words = [], []
-    for verb in verbs:
+    for verb in top.walk():
         for option in verb.options:
             if option.choices:
                 pattern = " | ".join(f'"{verb.name} {name}"' for name in option.names)
                 values.append(f'        {pattern}) words="{" ".join(option.choices)}" ;;')
         names = " ".join(name for option in verb.options for name in option.names)
-        first = " ".join(verb.words or [other.name for other in verbs if other.name and not verb.name])
+        first = " ".join(verb.words or [other.last_word for other in verb.verbs])
         words.append(f'                "{verb.name}") words="{first}" options="{names}" ;;')
-    skipped = " | ".join(name for option in verbs[0].options if option.takes_value for name in option.names)
     choices_of_options, words_of_verbs = "\n".join(values), "\n".join(words)
     return f"""{HEADER}
 _{PROGRAM}() {{
@@ -86,9 +99,15 @@ _{PROGRAM}() {{
     fi
     for ((i = 1; i < COMP_CWORD; i++)); do
         case ${{COMP_WORDS[i]}} in
-            {skipped}) ((i++)) ;;
+            {" | ".join(_options_with_value(top))})
+                ((i++))
+                [[ ${{COMP_WORDS[i]}} == "=" ]] && ((i++))
+                ;;
             -*) ;;
-            *) verb=${{COMP_WORDS[i]}} && break ;;
+            *)
+                verb+=${{verb:+ }}${{COMP_WORDS[i]}}
+                [[ "|{"|".join(_groups(top))}|" == *"|$verb|"* ]] || break
+                ;;
         esac
     done
     case "$verb $previous" in
@@ -106,22 +125,137 @@ complete -o default -F _{PROGRAM} {PROGRAM}
 """
 
 
-def render_zsh(verbs: Sequence[Verb]) -> str:
+def render_zsh(top: Verb) -> str:
     """Write the function that zsh loads from its `fpath`, or sources."""
-    top, *rest = verbs
-    described = "\n".join(f"                {_quoted(f'{verb.name}:{verb.summary}')}" for verb in rest)
-    cases = "\n".join(
-        f"                {verb.name})\n                    _arguments -S \\\n{_zsh_options(verb, 24)} \\\n"
-        f"                        {_zsh_arguments(verb)}\n                    ;;"
-        for verb in rest
-    )
+    functions = "\n".join(_zsh_function(verb) for verb in top.walk() if verb.verbs)
     return f"""#compdef {PROGRAM}
 {HEADER}
-_{PROGRAM}() {{
+{functions}
+if [[ $funcstack[1] == _{PROGRAM} ]]; then
+    _{PROGRAM} "$@"
+else
+    compdef _{PROGRAM} {PROGRAM}
+fi
+"""
+
+
+def render_fish(top: Verb) -> str:
+    """Write the script that fish loads."""
+    lines = []
+    for verb in top.walk():
+        start = f"complete -c {PROGRAM} -n '__{PROGRAM}_is_at \"{verb.name}\"'"
+        lines.append("")
+        for other in verb.verbs:
+            lines.append(f"{start} -f -a {other.last_word} -d {_quoted(other.summary)}")
+        if verb.words:
+            lines.append(f"{start} -a {_quoted(' '.join(verb.words))}")
+        for option in verb.options:
+            names = " ".join(f"-l {name[2:]}" if name.startswith("--") else f"-s {name[1:]}" for name in option.names)
+            value = ""
+            if option.takes_value:
+                value = " -r -F" if option.is_path else " -x"
+            if option.choices:
+                value += f" -a {_quoted(' '.join(option.choices))}"
+            lines.append(f"{start} {names}{value} -d {_quoted(option.help)}")
+    return (
+        f"""{HEADER}
+function __{PROGRAM}_is_at -a wanted -d "Whether the words before the cursor lead to a verb"
+    set -l words (commandline -opc)
+    set -l verb
+    set -l is_value 0
+    for word in $words[2..]
+        if test $is_value = 1
+            set is_value 0
+        else if contains -- $word {" ".join(_options_with_value(top))}
+            set is_value 1
+        else if not string match -q -- '-*' $word
+            set -a verb $word
+            contains -- "$verb" {" ".join(map(_quoted, _groups(top)))}; or break
+        end
+    end
+    test "$verb" = "$wanted"
+end
+"""
+        + "\n".join(lines)
+        + "\n"
+    )
+
+
+SCRIPTS: dict[str, tuple[str, Callable[[Verb], str]]] = {
+    "bash": (f"{PROGRAM}.bash", render_bash),
+    "zsh": (f"_{PROGRAM}", render_zsh),
+    "fish": (f"{PROGRAM}.fish", render_fish),
+}
+
+
+def _verb(name: str, summary: str, command: Any) -> Verb:
+    """Describe a built command or group, and what is below it."""
+    verbs = []
+    if isinstance(command, LazyGroup):
+        for word, line in command.summaries.items():
+            verbs.append(_verb(command.prefix + word, line.rstrip("."), command.get_command(None, word)))
+    hints = get_type_hints(shell, include_extras=True)
+    if name in COMMANDS:
+        entry = COMMANDS[name]
+        hints |= get_type_hints(getattr(import_module(entry.module), entry.attribute), include_extras=True)
+    options: list[Option] = []
+    words: list[str] = []
+    for parameter in command.params:
+        types = list(_types_in(hints[parameter.name]))
+        choices = tuple(word for kind in types for word in _choices_of(kind))
+        if parameter.param_type_name == "argument":
+            words += choices
+        elif not parameter.hidden:
+            takes_value = not parameter.is_flag
+            text = (parameter.help or "").split(". ")[0].rstrip(".")
+            names = (*parameter.opts, *parameter.secondary_opts)
+            is_path = takes_value and not choices and (str in types or Path in types)
+            options.append(Option(names, text, takes_value, choices, is_path))
+    return Verb(name, summary, tuple(options), tuple(words), tuple(verbs))
+
+
+def _options_with_value(top: Verb) -> list[str]:
+    """The options that may stand before a verb with a word behind them."""
+    return [name for option in top.options if option.takes_value for name in option.names]
+
+
+def _groups(top: Verb) -> list[str]:
+    return [verb.name for verb in top.walk() if verb.name and verb.verbs]
+
+
+def _types_in(hint: Any) -> Iterator[Any]:
+    """Look into unions and lists for the types of the words they hold, and what typer is told of them."""
+    if get_origin(hint) is Literal or not get_args(hint):
+        yield hint
+    else:
+        for argument in get_args(hint):
+            yield from _types_in(argument)
+
+
+def _choices_of(kind: Any) -> tuple[str, ...]:
+    if get_origin(kind) is Literal:
+        return tuple(str(choice) for choice in get_args(kind))
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return tuple(str(member.value) for member in kind)
+    autocompletion = getattr(kind, "autocompletion", None)
+    return tuple(autocompletion()) if autocompletion else ()
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "'\\''") + "'"
+
+
+def _zsh_function(group: Verb) -> str:
+    """Write the function that completes what is in a group."""
+    described = "\n".join(f"                {_quoted(f'{verb.last_word}:{verb.summary}')}" for verb in group.verbs)
+    cases = "\n".join(
+        f"                {verb.last_word})\n{_zsh_case(verb)}\n                    ;;" for verb in group.verbs
+    )
+    return f"""{_zsh_name(group)}() {{
     local curcontext="$curcontext" state line
     typeset -A opt_args
-    _arguments -C -S \\
-{_zsh_options(top, 8)} \\
+    _arguments -C -S -A "-*" \\
+{_zsh_options(group, 8)} \\
         '1: :->verb' '*:: :->arguments'
     case $state in
         verb)
@@ -137,79 +271,18 @@ _{PROGRAM}() {{
             ;;
     esac
 }}
-
-if [[ $funcstack[1] == _{PROGRAM} ]]; then
-    _{PROGRAM} "$@"
-else
-    compdef _{PROGRAM} {PROGRAM}
-fi
 """
 
 
-def render_fish(verbs: Sequence[Verb]) -> str:
-    """Write the script that fish loads."""
-    lines = []
-    for verb in verbs:
-        condition = f"__fish_seen_subcommand_from {verb.name}" if verb.name else "__fish_use_subcommand"
-        if verb.name:
-            summary = _quoted(verb.summary)
-            lines.append(f"\ncomplete -c {PROGRAM} -n __fish_use_subcommand -f -a {verb.name} -d {summary}")
-        if verb.words:
-            lines.append(f"complete -c {PROGRAM} -n '{condition}' -a {_quoted(' '.join(verb.words))}")
-        for option in verb.options:
-            names = " ".join(f"-l {name[2:]}" if name.startswith("--") else f"-s {name[1:]}" for name in option.names)
-            value = ""
-            if option.takes_value:
-                value = " -r -F" if option.is_path else " -x"
-            if option.choices:
-                value += f" -a {_quoted(' '.join(option.choices))}"
-            lines.append(f"complete -c {PROGRAM} -n '{condition}' {names}{value} -d {_quoted(option.help)}")
-    return HEADER + "\n" + "\n".join(lines) + "\n"
+def _zsh_case(verb: Verb) -> str:
+    if verb.verbs:
+        return f"                    {_zsh_name(verb)}"
+    options, arguments = _zsh_options(verb, 24), _zsh_arguments(verb)
+    return f"                    _arguments -S \\\n{options} \\\n                        {arguments}"
 
 
-SCRIPTS: dict[str, tuple[str, Callable[[Sequence[Verb]], str]]] = {
-    "bash": (f"{PROGRAM}.bash", render_bash),
-    "zsh": (f"_{PROGRAM}", render_zsh),
-    "fish": (f"{PROGRAM}.fish", render_fish),
-}
-
-
-def _verb(name: str, summary: str, command: Any, *functions: Callable[..., Any]) -> Verb:
-    hints = {key: hint for function in functions for key, hint in get_type_hints(function).items()}
-    options: list[Option] = []
-    words: list[str] = []
-    for parameter in command.params:
-        types = set(_types_in(hints[parameter.name]))
-        choices = tuple(word for kind in types for word in _choices_of(kind))
-        if parameter.param_type_name == "argument":
-            words += choices
-        elif not parameter.hidden:
-            takes_value = not parameter.is_flag
-            text = (parameter.help or "").split(". ")[0].rstrip(".")
-            names = (*parameter.opts, *parameter.secondary_opts)
-            options.append(Option(names, text, takes_value, choices, takes_value and bool(types & {str, Path})))
-    return Verb(name, summary, tuple(options), tuple(words))
-
-
-def _types_in(hint: Any) -> Iterator[Any]:
-    """Look into unions and lists for the types of the words they hold."""
-    if get_origin(hint) is Literal or not get_args(hint):
-        yield hint
-    else:
-        for argument in get_args(hint):
-            yield from _types_in(argument)
-
-
-def _choices_of(kind: Any) -> tuple[str, ...]:
-    if get_origin(kind) is Literal:
-        return tuple(str(choice) for choice in get_args(kind))
-    if isinstance(kind, type) and issubclass(kind, Enum):
-        return tuple(str(member.value) for member in kind)
-    return ()
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "'\\''") + "'"
+def _zsh_name(group: Verb) -> str:
+    return "_".join(["", PROGRAM, *group.name.split()])
 
 
 def _zsh_options(verb: Verb, indent: int) -> str:

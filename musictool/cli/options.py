@@ -8,6 +8,8 @@ Options for a command take their default from the parameter. The shell's own opt
 
 from __future__ import annotations
 
+import re
+from enum import Enum
 from typing import Annotated
 
 import typer
@@ -15,8 +17,30 @@ import typer
 from musictool import __version__
 from musictool.cli.environment import LogFormat, environment_of
 from musictool.cli.files import Shard
+from musictool.errors import UsageError
 
+DEVICES = ("auto", "cpu", "cuda")
 _SHELL_OPTION = {"is_eager": True, "expose_value": False}
+
+
+class Precision(str, Enum):
+    """How a model's numbers are held; what takes one below `commands` takes the value, a plain word."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+
+
+def parse_device(text: str) -> str:
+    """Check the form of a device's name; whether there is such a device is known once torch is asked.
+
+    Raises:
+        UsageError: it is no name of a device.
+    """
+    if text not in DEVICES and not re.fullmatch("cuda:[0-9]{1,3}", text):
+        raise UsageError(
+            f"no such device: {text[:40]}", context="--device", hint="there are auto, cpu, cuda and cuda:N"
+        )
+    return text
 
 
 def _show_help(context: typer.Context, value: bool) -> None:
@@ -79,6 +103,20 @@ JobsOption = Annotated[int, typer.Option("--jobs", "-j", min=0, metavar="N", hel
 SeedOption = Annotated[
     int, typer.Option("--seed", min=0, metavar="N", help="Same inputs, versions, machine and seed give the same bytes.")
 ]
+ModelOption = Annotated[
+    str, typer.Option("--model", metavar="NAME|PATH", help="A preset, a model of the store, or a path.")
+]
+DeviceOption = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        parser=parse_device,
+        metavar="DEVICE",
+        autocompletion=lambda: DEVICES,
+        help="auto, cpu, cuda or cuda:N; auto is a GPU where there is one.",
+    ),
+]
+PrecisionOption = Annotated[Precision, typer.Option("--precision", help="fp32 is exact; bf16 is faster, and near.")]
 
 HelpOption = Annotated[
     bool, typer.Option("--help", "-h", callback=_show_help, help="Show this message and exit.", **_SHELL_OPTION)

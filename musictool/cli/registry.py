@@ -1,4 +1,7 @@
-"""Every verb of `mtk` and where it lives, so that help and completion import none of them."""
+"""Every verb of `mtk` and where it lives, so that help and completion import none of them.
+
+A verb's name is one word, or two where it stands in a group: `mtk models list`.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +12,85 @@ class CommandEntry(NamedTuple):
     """Where a verb lives.
 
     Attributes:
-        module: imported when the verb runs or shows its own help. It holds `EXAMPLES`, two command lines that run as
-            they stand and end the help.
+        module: imported when the verb runs or shows its own help.
         attribute: the verb's function in that module.
-        summary: one line for `mtk --help`.
+        summary: one line for the help of what the verb stands in.
+        examples: the name, in that module, of two command lines that run as they stand and end the verb's help.
     """
 
     module: str
     attribute: str
     summary: str
+    examples: str = "EXAMPLES"
 
+
+class GroupEntry(NamedTuple):
+    """A word that other verbs follow.
+
+    Attributes:
+        summary: one line for `mtk --help`.
+        examples: two command lines that run as they stand and end the group's help.
+    """
+
+    summary: str
+    examples: tuple[str, str]
+
+
+_MODELS = "musictool.commands.models"
 
 COMMANDS: dict[str, CommandEntry] = {
     "tokenize": CommandEntry("musictool.commands.tokenize", "tokenize", "Turn MIDI files into a token stream."),
     "decode": CommandEntry("musictool.commands.decode", "decode", "Turn a token stream into MIDI files or sound."),
+    "transcribe": CommandEntry(
+        "musictool.commands.transcribe", "transcribe", "Turn sound into a token stream of the notes in it."
+    ),
     "validate": CommandEntry(
         "musictool.commands.validate", "validate", "Check MIDI, sound, token streams and corpora."
     ),
+    "models list": CommandEntry(_MODELS, "list_models", "List presets and the models that are here.", "LIST_EXAMPLES"),
+    "models show": CommandEntry(_MODELS, "show_model", "Show a model's parts, size and origin.", "SHOW_EXAMPLES"),
+    "models import": CommandEntry(_MODELS, "import_model", "Bring a checkpoint into the store.", "IMPORT_EXAMPLES"),
+    "models verify": CommandEntry(
+        _MODELS, "verify_model", "Check that checkpoints hold what they should.", "VERIFY_EXAMPLES"
+    ),
+    "models export": CommandEntry(
+        _MODELS, "export_model", "Write a model for other libraries to read.", "EXPORT_EXAMPLES"
+    ),
+    "models pull": CommandEntry(_MODELS, "pull_model", "Fetch a published model and import it.", "PULL_EXAMPLES"),
+    "eval transcription": CommandEntry(
+        "musictool.commands.eval_transcription", "eval_transcription", "Hold notes against the notes that were played."
+    ),
 }
+
+GROUPS: dict[str, GroupEntry] = {
+    "models": GroupEntry(
+        "Keep models: list, show, import, verify, export, pull.", ("mtk models list", "mtk models show mt3")
+    ),
+    "eval": GroupEntry(
+        "Judge results against references.",
+        (
+            "mtk tokenize examples/waltz.mid | mtk eval transcription --reference examples/",
+            "mtk tokenize examples/waltz.mid --scheme mt3 | mtk eval transcription --reference examples/ --json",
+        ),
+    ),
+}
+
+
+def summaries(group: str = "") -> dict[str, str]:
+    """List what may stand after `mtk`, or after a group, in the order of the registry.
+
+    Args:
+        group: a group's name; empty for `mtk` itself.
+
+    Returns:
+        The next word, and one line about the verb or group it names.
+    """
+    found = {}
+    for name, entry in COMMANDS.items():
+        first, _, second = name.partition(" ")
+        if group:
+            if first == group and second:
+                found[second] = entry.summary
+        else:
+            found[first] = GROUPS[first].summary if second else entry.summary
+    return found

@@ -6,7 +6,7 @@ import io
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,8 @@ from musictool.cli.main import main
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-FAKES = ("copy", "fail", "findings", "pour", "linger", "warn", "end_by")
+FAKES = ("copy", "fail", "findings", "pour", "linger", "warn", "end_by", "use")
+KIT = ("copy", "fail", "findings")
 PROGRAM = f"""
 import sys
 from musictool.cli import registry
@@ -53,10 +54,21 @@ def text_terminal() -> TextTerminal:
 
 
 @pytest.fixture(autouse=True)
-def fake_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+def fake_commands(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Put fake verbs and a group of them beside the real ones; a test may change the registry as it likes."""
     monkeypatch.syspath_prepend(HERE)
+    real = dict(registry.COMMANDS), dict(registry.GROUPS)
     for name in FAKES:
-        monkeypatch.setitem(registry.COMMANDS, name, registry.CommandEntry("fake_commands", name, f"Fake {name}."))
+        registry.COMMANDS[name] = registry.CommandEntry("fake_commands", name, f"Fake {name}.")
+    for name in KIT:
+        registry.COMMANDS[f"kit {name}"] = registry.CommandEntry(
+            "fake_commands", name, f"Fake {name} of a kit.", "KIT_EXAMPLES"
+        )
+    registry.GROUPS["kit"] = registry.GroupEntry("A kit of fakes.", ("mtk kit copy a.txt", "mtk kit fail plain"))
+    yield
+    for table, saved in zip((registry.COMMANDS, registry.GROUPS), real, strict=True):
+        table.clear()
+        table.update(saved)
 
 
 @pytest.fixture

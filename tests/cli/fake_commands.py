@@ -14,10 +14,14 @@ import typer
 from musictool.cli.environment import environment_of
 from musictool.cli.files import OutputPlan, atomic_writer, expand_inputs
 from musictool.cli.options import (
+    DeviceOption,
     ForceOption,
     InputsArgument,
     JobsOption,
+    ModelOption,
     OutputOption,
+    Precision,
+    PrecisionOption,
     SeedOption,
     ShardOption,
     SkipExistingOption,
@@ -29,6 +33,7 @@ EXAMPLES = (
     "mtk copy a-file-whose-name-is-so-long-that-click-would-have-filled-the-line.txt -o a-copy-of-it.txt --force",
     "mtk copy notes.txt | mtk copy -o again.txt",
 )
+KIT_EXAMPLES = ("mtk kit copy notes.txt", "mtk kit copy notes.txt -o again.txt")
 
 
 class Colour(str, Enum):
@@ -69,6 +74,16 @@ def copy(
                 failed.append(source.name)
     if failed:
         raise FindingsError(f"{len(failed)} of {len(sources)} items failed", context=", ".join(failed))
+
+
+def use(
+    context: typer.Context,
+    model: ModelOption = None,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = Precision.FP32,
+) -> None:
+    """Say what would be used."""
+    environment_of(context).note(f"{model} {device} {precision.value}")
 
 
 FAILURES: dict[str, BaseException] = {

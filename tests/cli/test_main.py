@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import musictool
+from musictool.cli import registry
 from musictool.cli.environment import Environment
 from musictool.cli.main import main
 from musictool.cli.streams import STANDARD_OUTPUT, NamedFile
@@ -49,6 +50,7 @@ def test_interrupt_is_quiet(mtk):
 
 def test_status_of_a_command_is_the_status_of_the_run(mtk):
     assert mtk("findings") == (1, "", "")
+    assert mtk("kit", "findings") == (1, "", "")
 
 
 @pytest.mark.parametrize("arguments", [("--log", "json", "fail", "missing"), ("fail", "missing", "--log=json")])
@@ -75,10 +77,17 @@ def test_unknown_verb_names_the_nearest(mtk):
     assert "mtk --help" in mtk("xyzzy")[2]
 
 
-def test_unknown_option_names_the_nearest(mtk):
-    status, _, err = mtk("copy", "--outptu", "x")
+def test_unknown_verb_of_a_group_names_the_nearest(mtk):
+    assert mtk("kit", "cpoy") == (2, "", "mtk: error: no such command: kit cpoy\nhint: did you mean 'kit copy'?\n")
+    assert "mtk kit --help" in mtk("kit", "xyzzy")[2]
+    assert "mtk kit --help" in mtk("kit", "pour")[2]  # a verb, but none of the group's
+
+
+@pytest.mark.parametrize("verb", [("copy",), ("kit", "copy")])
+def test_unknown_option_names_the_nearest(mtk, verb):
+    status, _, err = mtk(*verb, "--outptu", "x")
     assert status == 2
-    assert err.splitlines()[0] == "mtk: error: no such option: --outptu (mtk copy)"
+    assert err.splitlines()[0] == f"mtk: error: no such option: --outptu (mtk {' '.join(verb)})"
     assert "--output" in err.splitlines()[1]
 
 
@@ -86,6 +95,14 @@ def test_unknown_option_names_the_nearest(mtk):
     "arguments",
     [
         (),
+        ("kit",),
+        ("kit", "--version"),
+        ("kit", "fail"),
+        ("use", "--device", "gpu"),
+        ("use", "--device", "cuda:"),
+        ("use", "--device", "cuda:-1"),
+        ("use", "--device", "CPU"),
+        ("use", "--precision", "fp16"),
         ("copy", "--jobs", "-2"),
         ("copy", "--jobs", "x"),
         ("copy", "--log", "xml"),
@@ -104,6 +121,22 @@ def test_wrong_usage_is_two_lines_and_status_2(mtk, arguments):
 @pytest.mark.parametrize("arguments", [("--quiet", "copy"), ("copy", "--quiet"), ("copy", "-q"), ("-q", "copy", "-q")])
 def test_global_options_stand_before_and_after_the_verb(mtk, arguments):
     assert mtk(*arguments, stdin=b"x") == (0, "x", "")
+
+
+@pytest.mark.parametrize("place", [0, 1, 2, 3])
+def test_global_options_stand_anywhere_around_the_words_of_a_group(mtk, place):
+    def run(*options: str) -> tuple[int, str, str]:
+        words = ["kit", "fail", "missing"]
+        return mtk(*words[:place], *options, *words[place:])
+
+    assert json.loads(run("--log", "json")[2])["code"] == "missing"
+    assert run("--debug")[2].startswith("Traceback")
+    assert mtk(*["kit", "copy"][:place], "-q", *["kit", "copy"][place:], stdin=b"x") == (0, "x", "")
+    status, out, err = run("--help")
+    assert (status, err) == (0, "")
+    assert out.startswith(
+        ("Usage: mtk [OPTIONS]", "Usage: mtk kit [OPTIONS]", "Usage: mtk kit fail [OPTIONS]")[min(place, 2)]
+    )
 
 
 def test_notes_are_shown_unless_quiet(mtk):
@@ -136,14 +169,43 @@ def test_help_lists_every_verb_and_ends_with_two_examples(mtk):
     assert second.strip().startswith("mtk ")
 
 
-def test_help_of_a_verb_keeps_its_examples_unfilled(mtk):
+def test_help_of_a_group_lists_its_verbs_and_ends_with_two_examples(mtk):
+    status, out, err = mtk("kit", "--help")
+    assert (status, err) == (0, "")
+    assert "A kit of fakes." in out
+    verbs = out[out.index("Commands:") : out.index("Examples:")]
+    assert [line.split(maxsplit=1) for line in verbs.strip().splitlines()[1:]] == [
+        [name, f"Fake {name} of a kit."] for name in ("copy", "fail", "findings")
+    ]
+    assert [line.strip() for line in out.splitlines()[-3:]] == ["Examples:", *registry.GROUPS["kit"].examples]
+    assert "--version" not in out
+
+
+def test_help_of_mtk_lists_a_group_once_and_none_of_its_verbs(mtk):
+    out = mtk("--help")[1]
+    assert [line.split(maxsplit=1) for line in out.splitlines() if "kit" in line] == [["kit", "A kit of fakes."]]
+
+
+@pytest.mark.parametrize("verb", [("copy",), ("kit", "copy")])
+def test_help_of_a_verb_keeps_its_own_examples_unfilled(mtk, verb):
     import fake_commands
 
-    status, out, _ = mtk("copy", "--help")
+    examples = fake_commands.KIT_EXAMPLES if verb[0] == "kit" else fake_commands.EXAMPLES
+    status, out, _ = mtk(*verb, "--help")
     assert status == 0
-    assert [line.strip() for line in out.splitlines()[-3:]] == ["Examples:", *fake_commands.EXAMPLES]
+    assert [line.strip() for line in out.splitlines()[-3:]] == ["Examples:", *examples]
     for option in ("--output", "--shard", "--quiet", "--log", "--debug"):
         assert option in out
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:0", "cuda:15"])
+def test_device_and_precision_reach_the_verb_as_words(mtk, device):
+    assert mtk("use", "--device", device, "--precision", "bf16", "--model", "a/b") == (
+        0,
+        "",
+        f"mtk: note: a/b {device} bf16\n",
+    )
+    assert mtk("use")[2] == "mtk: note: None auto fp32\n"
 
 
 def test_failed_item_is_reported_and_the_others_go_on(mtk, tmp_path):

@@ -13,36 +13,46 @@ from pathlib import Path
 import pytest
 
 from musictool.cli.application import EXAMPLES
-from musictool.cli.registry import COMMANDS
+from musictool.cli.registry import COMMANDS, GROUPS
+from tests.small_models import install_small_mt3
 
 ROOT = Path(__file__).parents[2]
-VERBS = {name: import_module(entry.module).EXAMPLES for name, entry in COMMANDS.items()}
+HELPS = {
+    "": EXAMPLES,
+    **{name: entry.examples for name, entry in GROUPS.items()},
+    **{name: getattr(import_module(entry.module), entry.examples) for name, entry in COMMANDS.items()},
+}
+COMMAND_LINES = dict.fromkeys(line for examples in HELPS.values() for line in examples)
 
 
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the examples in it, and `mtk` on the path."""
+    """A folder with the examples in it, `mtk` on the path, and a store whose `mt3` is a small random model."""
     programs = tmp_path / "bin"
     programs.mkdir()
     (programs / "mtk").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m musictool "$@"\n')
     (programs / "mtk").chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("MTK_HOME", str(tmp_path / "home"))
+    install_small_mt3(tmp_path / "home")
+    monkeypatch.delenv("MTK_MODEL_PATH", raising=False)
     shutil.copytree(ROOT / "examples", tmp_path / "desk" / "examples")
     return tmp_path / "desk"
 
 
-@pytest.mark.parametrize("command", [*EXAMPLES, *(line for examples in VERBS.values() for line in examples)])
+@pytest.mark.parametrize("command", COMMAND_LINES)
 def test_the_examples_of_every_help_run(desk, command):
     done = subprocess.run(["bash", "-euo", "pipefail", "-c", command], cwd=desk, capture_output=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert all(line.startswith(b"mtk: note: ") for line in done.stderr.splitlines())
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_every_help_ends_with_two_examples(verb):
-    help = subprocess.run([sys.executable, "-m", "musictool", verb, "--help"], capture_output=True, text=True).stdout
-    assert tuple(line.strip() for line in help.rstrip().splitlines()[-2:]) == VERBS[verb]
-    assert len(VERBS[verb]) == 2
+@pytest.mark.parametrize("name", HELPS)
+def test_every_help_ends_with_two_examples(name):
+    command = [sys.executable, "-m", "musictool", *name.split(), "--help"]
+    help = subprocess.run(command, capture_output=True, text=True).stdout
+    assert tuple(line.strip() for line in help.rstrip().splitlines()[-2:]) == HELPS[name]
+    assert len(HELPS[name]) == 2
 
 
 def test_the_python_of_the_readme_runs(desk):

@@ -1,0 +1,289 @@
+"""`mtk transcribe`: sound -> a token stream of the notes in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
+
+import typer
+
+from musictool import __version__
+from musictool.cli.environment import Environment, environment_of
+from musictool.cli.exit_status import ExitStatus
+from musictool.cli.files import OutputPlan, Source, expand_inputs
+from musictool.cli.options import (
+    DeviceOption,
+    ForceOption,
+    InputsArgument,
+    ModelOption,
+    OutputOption,
+    Precision,
+    PrecisionOption,
+    ShardOption,
+    SkipExistingOption,
+)
+from musictool.cli.progress import AudioMeter, audio_meter
+from musictool.errors import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from musictool.audio.reading import AudioReader
+    from musictool.inference.transcription import Piece, Transcriber, Transcription
+    from musictool.stream.writer import StreamWriter
+    from musictool.symbolic.schemes import Scheme
+    from musictool.symbolic.vocabulary import Vocabulary
+
+EXAMPLES = (
+    "mtk transcribe examples/waltz.ogg | mtk decode -o waltz-heard.mid --force",
+    "mtk transcribe examples/ --steady --instruments piano,bass -o heard/ --force",
+)
+
+
+def transcribe(
+    context: typer.Context,
+    inputs: InputsArgument = None,
+    output: OutputOption = None,
+    model: ModelOption = "mt3",
+    scheme: Annotated[
+        str, typer.Option("--scheme", "-s", metavar="NAME", help="mt3, tatum, remi or miditok:FILE.json.")
+    ] = "mt3",
+    instruments: Annotated[
+        str | None,
+        typer.Option(
+            "--instruments",
+            metavar="LIST",
+            show_default=False,
+            help="The only instruments there are: piano,bass,drums, violin, or programs such as 33.",
+        ),
+    ] = None,
+    steady: Annotated[
+        bool,
+        typer.Option(
+            "--steady/--no-steady",
+            help="Read everything twice, in segments half a segment apart, and let the readings agree: notes and "
+            "instruments that hold across segments, in twice the time.",
+        ),
+    ] = False,
+    names: Annotated[bool, typer.Option("--names", help="Write tokens by name.")] = False,
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            "--batch",
+            min=1,
+            metavar="N",
+            show_default=False,
+            help="Segments decoded side by side: more is faster, fewer take less memory, 1 answers soonest.",
+        ),
+    ] = None,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = Precision.FP32,
+    shard: ShardOption = None,
+    force: ForceOption = False,
+    skip_existing: SkipExistingOption = False,
+) -> int:
+    """Turn sound into a token stream of the notes in it.
+
+    Reads WAV, FLAC, OGG, MP3 and, where ffmpeg is installed, whatever it reads. The model's weights must be there: mtk
+    models pull mt3 fetches them, once. Each file is an item; with -o DIR/ or a
+    template each has a stream of its own. In scheme mt3 tokens come while the sound is read; in other schemes, and with
+    --steady, when it has ended. An input that cannot be read becomes a failed item, and the exit status is 1.
+    """
+    environment = environment_of(context)
+    from musictool.symbolic.general_midi import parse_instruments
+    from musictool.symbolic.schemes import find_scheme
+
+    chosen = find_scheme(scheme)
+    programs, has_drums = parse_instruments(instruments) if instruments is not None else (None, True)
+    plan = OutputPlan(output, ".mtk", force, skip_existing)
+    from musictool.audio.checks import AUDIO_SUFFIXES
+
+    found = expand_inputs(inputs, AUDIO_SUFFIXES, environment)
+    sources = list(shard.take(found)) if shard else found
+    from musictool.checkpoints.store import Store
+    from musictool.inference.transcription import Transcriber, Transcription
+
+    options = Transcription(model, device, precision.value, batch, programs, has_drums, steady)
+    transcriber = Transcriber(options, Store.from_environ(environment.environ))
+    stage = _stage(transcriber, options, chosen, instruments)
+    with _open_sink(plan, environment, names=chosen.vocabulary if names else None) as sink:
+        run = _Run(environment, transcriber, chosen, stage, sink, is_steady=steady)
+        run.transcribe(sources, is_alone=len(found) == 1)
+    return ExitStatus.FINDINGS if run.has_failed else ExitStatus.DONE
+
+
+def _stage(transcriber: Transcriber, options: Transcription, scheme: Scheme, instruments: str | None) -> dict[str, Any]:
+    """This stage's entry in an item's `made`."""
+    stage: dict[str, Any] = {
+        "command": "transcribe",
+        "version": __version__,
+        "scheme": scheme.name,
+        "model": transcriber.model_name,
+        "model_sha256": transcriber.model_sha256,
+        "precision": options.precision,
+    }
+    if options.is_steady:
+        stage["steady"] = True
+    if instruments is not None:
+        stage["instruments"] = instruments
+    return stage
+
+
+class _Run:
+    """One run: takes pieces as they are transcribed, writes their items, remembers whether any failed."""
+
+    def __init__(
+        self,
+        environment: Environment,
+        transcriber: Transcriber,
+        scheme: Scheme,
+        stage: Mapping[str, Any],
+        sink: _Sink,
+        *,
+        is_steady: bool,
+    ) -> None:
+        self.has_failed = False
+        self._environment = environment
+        self._transcriber = transcriber
+        self._scheme = scheme
+        self._stage = stage
+        self._sink = sink
+        self._is_steady = is_steady
+
+    def transcribe(self, sources: Sequence[Source], *, is_alone: bool) -> None:
+        """Write an item for each source.
+
+        Raises:
+            InputError: the only one cannot be read; its failed item has been written.
+        """
+        from musictool.inference.transcription import Sound
+
+        wanted = [source for source in sources if not self._sink.is_done(source.name)]
+        sounds = [Sound(source.name, partial(self._open, source)) for source in wanted]
+        with (
+            audio_meter(self._environment, label="transcribe") as meter,
+            closing(self._transcriber.run(sounds, meter.advance)) as pieces,
+        ):
+            for number, (source, piece) in enumerate(zip(wanted, pieces, strict=True), 1):
+                try:
+                    with self._sink.writer(piece.name) as writer:
+                        self._write(piece, writer, number, len(wanted), meter)
+                except InputError as error:
+                    if is_alone or error.code == "no-space":
+                        raise
+                    self.has_failed = True
+                    self._environment.item_failed(piece.name, error)
+                if piece.is_truncated:
+                    where = str(source.path or "standard input")
+                    self._environment.warn("the sound breaks off", context=where, code="truncated-audio")
+
+    def _open(self, source: Source) -> AudioReader:
+        from musictool.audio.reading import open_audio
+
+        if source.error is not None:
+            raise source.error
+        if source.path is None:
+            return open_audio(self._environment.stdin, "standard input")
+        return open_audio(source.path, str(source.path))
+
+    def _write(self, piece: Piece, writer: StreamWriter, number: int, of: int, meter: AudioMeter) -> None:
+        from musictool.stream.records import Failure, Head
+
+        number, of = (number, of) if self._sink.is_one_stream else (1, 1)
+        vocabulary = self._scheme.vocabulary
+        head = Head(
+            piece.name, "events", self._scheme.name, vocabulary.fingerprint, made=(self._stage,), number=number, of=of
+        )
+        try:
+            piece.wait()
+        except InputError as error:
+            writer.failed(head, Failure.of(error))
+            raise
+        meta: dict[str, Any] = {"source": {"rate_hz": piece.rate_hz, "channels": piece.channels}}
+        if piece.duration_seconds is not None:
+            meta["duration_seconds"] = piece.duration_seconds
+            meter.extend_total(piece.duration_seconds)
+        with writer.item(replace(head, meta=meta)) as item:
+            if self._scheme.name == "mt3" and not self._is_steady:
+                for ids in piece.segments():
+                    item.write(ids)
+            else:
+                score = piece.score(self._transcriber.segment_seconds, self._is_steady)
+                item.write(self._scheme.encode(score))
+            item.source_sha = piece.source_sha256
+
+
+class _Sink(Protocol):
+    """Where items go."""
+
+    is_one_stream: bool
+
+    def is_done(self, name: str) -> bool:
+        """Whether an item's output is there and is to be kept."""
+        ...
+
+    def writer(self, name: str) -> AbstractContextManager[StreamWriter]:
+        """What writes an item; an error that leaves the block leaves no file of that item alone."""
+        ...
+
+
+class _StreamSink:
+    """All items in one stream."""
+
+    is_one_stream = True
+
+    def __init__(self, writer: StreamWriter) -> None:
+        self._writer = writer
+
+    def is_done(self, name: str) -> bool:
+        return False
+
+    def writer(self, name: str) -> AbstractContextManager[StreamWriter]:
+        return nullcontext(self._writer)
+
+
+class _FolderSink:
+    """A stream for each item that has not failed."""
+
+    is_one_stream = False
+
+    def __init__(self, plan: OutputPlan, environment: Environment, names: Vocabulary | None) -> None:
+        self._plan = plan
+        self._environment = environment
+        self._names = names
+        self._paths: dict[str, Path | None] = {}
+
+    def is_done(self, name: str) -> bool:
+        self._paths[name] = path = self._plan.path_for(name)
+        if self._plan.is_done(path):
+            return True
+        self._plan.check(path)
+        return False
+
+    @contextmanager
+    def writer(self, name: str) -> Iterator[StreamWriter]:
+        from musictool.stream.files import compressing
+        from musictool.stream.writer import StreamWriter
+
+        path = self._paths[name]
+        assert path is not None
+        with self._plan.open(path, self._environment) as file, compressing(file, path.name) as plain:
+            yield StreamWriter(plain, is_live=False, names=self._names)
+
+
+@contextmanager
+def _open_sink(plan: OutputPlan, environment: Environment, *, names: Vocabulary | None) -> Iterator[_Sink]:
+    """The sink that `-o` asks for."""
+    from musictool.stream.files import compressing
+    from musictool.stream.writer import StreamWriter
+
+    if not (plan.is_standard_output or plan.is_single_file):
+        yield _FolderSink(plan, environment, names)
+        return
+    path = plan.path_for("")
+    plan.check(path)
+    with plan.open(path, environment) as file, compressing(file, path.name if path else "") as plain:
+        yield _StreamSink(StreamWriter(plain, names=names))
