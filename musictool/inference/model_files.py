@@ -136,13 +136,11 @@ class _Reading:
 
     Attributes:
         checkpoint: under our names.
-        layout: whose names it has; `native` for ours.
         stored_names: what that layout calls our tensors, where the names differ.
         copies: of tensors that the file has more than once.
     """
 
     checkpoint: Checkpoint
-    layout: str
     stored_names: dict[str, str] = field(default_factory=dict)
     copies: Mapping[str, Sequence[StoredTensor]] = field(default_factory=dict)
 
@@ -154,10 +152,10 @@ def _read_as(checkpoint: Checkpoint, config: Any, expected: Mapping[str, Shape])
     known = {layout: name_map.known(names) for layout, name_map in layouts.items()}
     best = max(known, key=known.__getitem__)
     if sum(name in expected for name in names) >= known[best]:
-        return _Reading(checkpoint, "native")
+        return _Reading(checkpoint)
     translated, copies = layouts[best].to_ours(checkpoint)
     stored_names = {ours: _chief_name(layouts[best], ours) for ours in expected}
-    return _Reading(translated, best, stored_names, copies)
+    return _Reading(translated, stored_names, copies)
 
 
 def _chief_name(name_map: NameMap, ours: str) -> str:
@@ -209,7 +207,7 @@ def verify_model(name: str, *, preset: str | None = None, store: Store) -> Verif
     """Check every tensor of a model, and the digest of one in our own format.
 
     Args:
-        name: a model's name, or the path of a checkpoint of any format.
+        name: a model's name, or else the path of a checkpoint of any format.
         preset: what a foreign checkpoint is held against; by default the preset that is nearest to it.
         store: where to look.
 
@@ -218,7 +216,7 @@ def verify_model(name: str, *, preset: str | None = None, store: Store) -> Verif
         MissingError: there is no such model.
         UsageError: there is no such preset.
     """
-    if is_path(name) and not is_native(Path(name)):
+    if _is_foreign(name, store):
         from musictool.checkpoints.formats import open_checkpoint
 
         checkpoint = open_checkpoint(Path(name))
@@ -232,6 +230,13 @@ def verify_model(name: str, *, preset: str | None = None, store: Store) -> Verif
         return result
     changed = TensorFinding("changed", WEIGHTS_NAME, "", f"sha256 {facts.weights_sha256}", f"sha256 {digest}")
     return replace(result, findings=(changed, *result.findings))
+
+
+def _is_foreign(name: str, store: Store) -> bool:
+    """Whether a text means a checkpoint that is no model of ours: a path, or what no model here is called."""
+    if is_path(name):
+        return not is_native(Path(name))
+    return Path(name).exists() and all(model.name != name for model in store.installed())
 
 
 def _verification(name: str, checkpoint: Checkpoint, preset: str, config: Any) -> Verification:
@@ -276,7 +281,8 @@ def import_model(
     reading = _read_as(checkpoint, config, expected)
     examined = examine(reading.checkpoint, expected, stored_names=reading.stored_names, copies=reading.copies)
     if examined.findings:
-        raise VerificationError.of(examined.findings, len(expected), str(path), "get the checkpoint again; nothing was imported")
+        hint = "get the checkpoint again; nothing was imported"
+        raise VerificationError.of(examined.findings, len(expected), str(path), hint)
     tensors = {key: examined.tensors[key] for key in expected}
     card = (read_card(path) if checkpoint.format == "native" else "") or _card(name, facts, tensors)
     with replacing(target, force=force) as folder:
@@ -366,7 +372,9 @@ def _write_foreign(layout: Layout, path: Path, tensors: Mapping[str, Tensor], na
 # -------------------------------------------------------------------------------------------------------------- fetch
 
 
-def fetch_model(published: PublishedModel, url: str, *, store: Store, force: bool = False) -> Generator[int, None, None]:
+def fetch_model(
+    published: PublishedModel, url: str, *, store: Store, force: bool = False
+) -> Generator[int, None, None]:
     """Fetch a published model and import it; what was fetched is kept until that is done.
 
     Args:

@@ -174,6 +174,12 @@ def test_a_bad_one_among_several_does_not_stop_the_others(mtk, checkpoint, tmp_p
     assert "mtk: error: 2 of 3 checkpoints" in err
 
 
+def test_a_checkpoint_right_here_needs_no_dot_before_its_name(mtk, checkpoint, monkeypatch):
+    monkeypatch.chdir(checkpoint.parent)
+    assert mtk("verify", "tiny-t5x")[0] == 0
+    assert mtk("import", "tiny-t5x", "--as", "tiny")[0] == 0
+
+
 def test_without_an_argument_all_models_are_verified(mtk, checkpoint):
     status, out, err = mtk("verify")
     assert (status, out) == (0, "")

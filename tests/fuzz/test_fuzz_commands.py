@@ -26,6 +26,7 @@ import pytest
 
 from tests.fuzz.mutate import mutants
 from tests.fuzz.test_fuzz_midi import TOKENS, seeds
+from tests.peak_memory import peak_memory_bytes
 
 ROOT = Path(__file__).parents[2]
 MAX_SECONDS = 5
@@ -124,7 +125,7 @@ def run_on_mutants(kind: str, count: int, seed: int) -> dict[str, object]:
             if list(Path(folder).rglob("*.part")):
                 failures.append(f"{arguments} left a half file")
     signal.alarm(0)
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    memory = peak_memory_bytes()
     return {
         "statuses": dict(statuses),
         "failed": len(failures),

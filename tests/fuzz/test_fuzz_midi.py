@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.fuzz.mutate import mutants
+from tests.peak_memory import peak_memory_bytes
 
 ROOT = Path(__file__).parents[2]
 MAX_SECONDS = 5
@@ -89,7 +90,7 @@ def read_mutants(count: int, seed: int) -> dict[str, object]:
             failures.append(f"{type(error).__name__}: {error} from {mutant[:400].hex()}")
         slowest = max(slowest, time.perf_counter() - started)
     signal.alarm(0)
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    memory = peak_memory_bytes()
     return {"read": read, "failures": failures[:5], "failed": len(failures), "slowest": slowest, "memory": memory}
 
 

@@ -102,8 +102,9 @@ def test_logits_equal_those_of_t5_at_the_presets_size(preset):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("rows", [1, 2])
 @pytest.mark.parametrize("preset", PRESETS)
-def test_greedy_ids_equal_those_of_generate(preset):
+def test_greedy_ids_equal_those_of_generate(preset, rows):
     model = small_mt3(preset, decoder_layers=2)  # the cache of `generate` is as deep as the encoder
     for parameter in model.decoder.blocks.parameters():
         parameter *= 2  # so that it does not just repeat what it reads
@@ -111,7 +112,7 @@ def test_greedy_ids_equal_those_of_generate(preset):
     port = build_port(model)
     expected = [port.transcribe(row[None], 150)[0] for row in frames]
     assert len({id for row in expected for id in row}) > 15
-    assert decoded(model, frames, tokens_max=150) == expected
+    assert decoded(model, frames, tokens_max=150, rows=rows) == expected
 
 
 @pytest.mark.parametrize("preset", PRESETS)
