@@ -35,7 +35,7 @@ from musictool.symbolic.schemes.mt3_grammar import tables
 from musictool.symbolic.vocabulary import Ids
 
 ENCODED_AT_ONCE = 4  # segments; more at once run no faster, and take more memory
-ROWS_ON_CPU, ROWS_ON_GPU = 32, 128
+ROWS_ON_CPU, ROWS_ON_GPU = 24, 128
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ Wall time counts, of each contender's best round: threads wait for each other, s
 machine costs one of them very much. Peak memory is that of a process which does nothing but ours, imports included
 (Linux only: VmHWM; `ru_maxrss` of a child begins at what its parent had).
 
-    python -m tests.benchmarks.bench_transcription MODEL RECORDINGS [--threads 4] [--rounds 3] [--short]
+    python -m tests.benchmarks.bench_transcription MODEL RECORDINGS [--threads 4] [--rounds 2] [--short]
 """
 
 from __future__ import annotations
@@ -228,7 +228,7 @@ def main() -> None:
     parser.add_argument("model", type=Path, help="the published checkpoint, a folder of T5X")
     parser.add_argument("recordings", type=Path)
     parser.add_argument("--threads", type=int, default=4)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--short", action="store_true", help=f"only the first {SHORT_SECONDS} s of each recording")
     options = parser.parse_args()
     paths = sorted(path for path in options.recordings.iterdir() if path.suffix.lower() in SUFFIXES)
@@ -247,7 +247,7 @@ def main() -> None:
             contender.run(short[:1])
         versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers"))
         print(
-            f"{len(paths)} recordings, {seconds:.0f} s; best of {options.rounds}, {options.threads} threads; {versions}"
+            f"{len(paths)} recordings, {seconds:.0f} s; best of {options.rounds}; {options.threads} threads; {versions}"
         )
         measure(field_of, paths, options.rounds)
         report(field_of, seconds)
