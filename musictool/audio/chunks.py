@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,3 +41,27 @@ def padded_to_hop(blocks: Iterable[NDArray[np.float32]], hop_samples: int) -> It
         count += len(block)
         yield block
     yield np.zeros(hop_samples - count % hop_samples, np.float32)
+
+
+def stretches_in_context(
+    blocks: Iterable[NDArray[np.float32]], samples: int, around: int
+) -> Iterator[NDArray[np.float32]]:
+    """Cut sound into stretches, each with what lies on both sides of it.
+
+    Args:
+        blocks: float32 [n] each, of any length.
+        samples: of a stretch.
+        around: samples on each side; silence before the start and after the end.
+
+    Yields:
+        float32 [around + samples + around]; the last one, of what is left, may be shorter but holds something.
+    """
+    silence = np.zeros(around, np.float32)
+    known = silence
+    for block in stretches(chain(blocks, [silence]), samples):
+        known = np.concatenate([known, block])
+        while len(known) >= samples + 2 * around:
+            yield known[: samples + 2 * around]
+            known = known[samples:]
+    if len(known) > 2 * around:
+        yield known

@@ -7,6 +7,7 @@ and only what is zero or less is replaced before the logarithm.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -87,3 +88,80 @@ class LogMel(nn.Module):
         magnitude = torch.fft.rfft(frames * self.window).abs()  # [B, T, window] -> [B, T, window / 2 + 1]
         mel = magnitude @ self.mel
         return torch.where(mel > 0, mel, self.config.floor).log()
+
+
+@dataclass(frozen=True)
+class LogFrequencyConfig:
+    """The numbers of a log-frequency front end.
+
+    Attributes:
+        rate_hz: of the sound.
+        hop_samples: from frame to frame.
+        windows_samples: of the Fourier transforms: a long window tells low pitches apart, a short one tells when.
+        bins_per_octave: how fine.
+        low_hz: the centre of the first bin; the last lies below half the rate.
+        floor_db: what stands for silence; a sine of full scale has about 0 dB, and less where bins are wider than a
+            step of the transform: a bin is a mean over them.
+    """
+
+    rate_hz: int = 16_000
+    hop_samples: int = 320
+    windows_samples: tuple[int, ...] = (4096, 1024)
+    bins_per_octave: int = 36
+    low_hz: float = 27.5 * 2 ** (-1 / 36)
+    floor_db: float = -90.0
+
+    @property
+    def bins(self) -> int:
+        """M, the bins of one window."""
+        return int(self.bins_per_octave * math.log2(self.rate_hz / 2 / self.low_hz))
+
+
+def log_frequency_matrix(config: LogFrequencyConfig, window_samples: int) -> Tensor:
+    """What turns power into log-frequency bins: triangles a bin wide, or two steps of the transform where that is more.
+
+    Returns:
+        float32 [window / 2 + 1, M]; each column sums to 1.
+    """
+    step_hz = config.rate_hz / window_samples
+    frequencies = torch.arange(window_samples // 2 + 1)[:, None] * step_hz
+    centres = config.low_hz * 2 ** (torch.arange(config.bins) / config.bins_per_octave)
+    half_width = (centres * (2 ** (1 / config.bins_per_octave) - 1)).clamp(min=step_hz)
+    triangles = (1 - (frequencies - centres).abs() / half_width).clamp(min=0.0)
+    return triangles / triangles.sum(0)
+
+
+class LogFrequency(nn.Module):
+    """Sound to frames in decibels over log frequency, one for each window, all centred on the same instants.
+
+    Args:
+        config: the numbers.
+    """
+
+    def __init__(self, config: LogFrequencyConfig) -> None:
+        super().__init__()
+        self.config = config
+        for number, window in enumerate(config.windows_samples):
+            taper = torch.hann_window(window)
+            self.register_buffer(f"window_{number}", 2 * taper / taper.sum(), persistent=False)
+            self.register_buffer(f"matrix_{number}", log_frequency_matrix(config, window), persistent=False)
+
+    def forward(self, samples: Tensor) -> Tensor:
+        """Frames; the first is centred on the first sample, and there are zeros before it and after the end.
+
+        Args:
+            samples: float32 [B, N], N a multiple of the hop.
+
+        Returns:
+            float32 [B, N / hop, M, windows]: decibels over the floor, divided by its size: 0 is silence, 1 full scale.
+        """
+        hop, floor = self.config.hop_samples, self.config.floor_db
+        frames_count = samples.shape[-1] // hop
+        bands = []
+        for number, size in enumerate(self.config.windows_samples):
+            padded = functional.pad(samples, (size // 2, size // 2))
+            frames = padded.unfold(-1, size, hop)[:, :frames_count]  # [B, N] -> [B, T, window]
+            power = torch.fft.rfft(frames * getattr(self, f"window_{number}")).abs().square()
+            bands.append(power @ getattr(self, f"matrix_{number}"))
+        decibels = 10 * torch.log10(torch.stack(bands, -1) + 10 ** (floor / 10))
+        return 1 - decibels / floor

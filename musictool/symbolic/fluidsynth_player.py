@@ -36,7 +36,7 @@ def load_library() -> ModuleType | None:
         with contextlib.redirect_stdout(io.StringIO()):  # the binding tells where it found the library
             import fluidsynth
         silence = _bind(fluidsynth, "fluid_set_log_function", ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
-        _bind_write_float(fluidsynth)
+        bind_write_float(fluidsynth)
     except (ImportError, OSError, AttributeError):  # the last: an old library, or another package of that name
         return None
     for level in range(LOG_LEVELS):
@@ -61,8 +61,8 @@ def _bind(library: ModuleType, name: str, *kinds: type) -> Callable[..., int]:
     return function
 
 
-def _bind_write_float(library: ModuleType) -> Callable[..., int]:
-    """fluid_synth_write_float(synth, frames, left, offset, stride, right, offset, stride)."""
+def bind_write_float(library: ModuleType) -> Callable[..., int]:
+    """The library's `fluid_synth_write_float(synth, frames, left, offset, stride, right, offset, stride)`."""
     integer, pointer = ctypes.c_int, ctypes.c_void_p
     side = (pointer, integer, integer)
     return _bind(library, "fluid_synth_write_float", pointer, integer, *side, *side)
@@ -108,7 +108,7 @@ def play(
             raise InputError("libfluidsynth cannot read the SoundFont", context=str(font.path))
         for number, (bank, program) in enumerate(presets):
             synth.program_select(number, font_id, bank, program)
-        write_float = _bind_write_float(library)
+        write_float = bind_write_float(library)
         place = 0
         block = np.zeros((2, BLOCK_FRAMES), np.float32)
         for frame, is_on, row in [*_events(notes, stop_seconds, rate_hz), (total_frames, 0, -1)]:

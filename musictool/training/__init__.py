@@ -1,0 +1,1 @@
+"""Training: recipes, the loop, what is learned (`tasks`) and from what (`data`)."""
