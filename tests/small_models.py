@@ -7,11 +7,22 @@ from pathlib import Path
 
 import torch
 
+from musictool.audio.spectrogram import LogFrequencyConfig
 from musictool.checkpoints.native import ModelFacts, write_native
 from musictool.models.mt3 import MT3, MT3Config
+from musictool.models.note_tagger import NoteTagger, NoteTaggerConfig
 
 SMALL_MT3 = MT3Config(width=16, heads=2, head_width=8, hidden=32, encoder_layers=1, decoder_layers=2, tokens_max=24)
 """Over the real vocabulary and front end; its sequences seldom end by themselves."""
+
+SMALL_NOTE_TAGGER = NoteTaggerConfig(
+    channels=8,
+    time_dilations=(1, 3),
+    pitch_dilations=(1, 2),
+    harmonics=(0.5, 1, 2),
+    front_end=LogFrequencyConfig(windows_samples=(2048, 512)),
+)
+"""Sees what the real one sees, but less far."""
 
 
 def install_small_mt3(home: Path) -> None:
@@ -24,3 +35,22 @@ def install_small_mt3(home: Path) -> None:
     folder = home / "models" / "mt3"
     folder.mkdir(parents=True)
     write_native(folder, model.state_dict(), ModelFacts("mt3", "mt3", asdict(SMALL_MT3)), "A random model.\n")
+
+
+def install_small_note_tagger(home: Path) -> None:
+    """Write a random model to a store, under the name `note-tagger`; it hears many notes in anything."""
+    folder = home / "models" / "note-tagger"
+    folder.mkdir(parents=True)
+    facts = ModelFacts("note-tagger", "note-tagger", asdict(SMALL_NOTE_TAGGER))
+    write_native(folder, random_note_tagger().state_dict(), facts, "A random model.\n")
+
+
+def random_note_tagger(config: NoteTaggerConfig = SMALL_NOTE_TAGGER) -> NoteTagger:
+    """A note tagger whose probabilities spread over 0..1, in evaluation mode."""
+    torch.manual_seed(1)
+    model = NoteTagger(config)
+    with torch.no_grad():
+        for block in model.blocks:
+            block.near.weight.mul_(8.0)
+        model.head.bias.zero_()
+    return model.eval()

@@ -121,7 +121,7 @@ def eval_transcription(
         str | None,
         typer.Option("--scheme", metavar="NAME", show_default=False, help="Read streams by a miditok:FILE.json."),
     ] = None,
-    model: ModelOption = "mt3",
+    model: ModelOption = "note-tagger",
     device: DeviceOption = "auto",
     precision: PrecisionOption = Precision.FP32,
     jobs: JobsOption = 1,
@@ -154,7 +154,7 @@ def eval_transcription(
     suffixes = [suffix for suffix in KIND_OF_SUFFIX if suffix != ".txt"]  # a folder's .txt is as likely its readme
     sources = expand_inputs(inputs, suffixes, environment)
 
-    listen = _listener(model or "mt3", device, precision, environment)
+    listen = _listener(model, device, precision, environment)
     run = _Run(environment, references, comparison, pictures, own, listen)
     results = parallel_map(_compare, run.tasks(sources), jobs)
     scored: list[_Result] = []
@@ -186,15 +186,13 @@ def _listener(model: str, device: str, precision: Precision, environment: Enviro
         nonlocal transcriber
         from musictool.audio.reading import open_audio
         from musictool.checkpoints.store import Store
-        from musictool.inference.transcription import Sound, Transcriber, Transcription
+        from musictool.inference.transcription import Sound, Transcription, open_transcriber
 
         if transcriber is None:
             options = Transcription(model, device, precision.value)
-            transcriber = Transcriber(options, Store.from_environ(environment.environ))
-        (score,) = (
-            piece.score(transcriber.segment_seconds, is_steady=False)
-            for piece in transcriber.run([Sound(path.stem, partial(open_audio, path, str(path)))])
-        )
+            transcriber = open_transcriber(options, Store.from_environ(environment.environ))
+        sound = Sound(path.stem, partial(open_audio, path, str(path)))
+        (score,) = (piece.score() for piece in transcriber.run([sound]))
         return score
 
     return listen

@@ -62,6 +62,14 @@ class ExportFormat(str, Enum):
     TORCH = "torch"
 
 
+class WeightFormat(str, Enum):
+    """What `mtk models export` stores numbers as."""
+
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    BFLOAT16 = "bfloat16"
+
+
 # ------------------------------------------------------------------------------------------------------ list and show
 
 
@@ -234,6 +242,10 @@ def export_model(
     format: Annotated[
         ExportFormat, typer.Option("--format", help="Our own folder, a T5X or Hugging Face folder, or a torch file.")
     ] = ExportFormat.NATIVE,
+    weights: Annotated[
+        WeightFormat | None,
+        typer.Option("--weights", show_default=False, help="Numbers of half the size, say; as they are by default."),
+    ] = None,
     force: ForceOption = False,
 ) -> None:
     """Write a model for other libraries to read.
@@ -243,7 +255,8 @@ def export_model(
     environment = environment_of(context)
     from musictool.inference import model_files
 
-    model_files.export_model(model, format.value, output, store=_store(environment), force=force)
+    numbers: model_files.NumberName | None = weights.value if weights else None
+    model_files.export_model(model, format.value, output, numbers=numbers, store=_store(environment), force=force)
     environment.note(f"written as {format.value}", context=str(output))
 
 

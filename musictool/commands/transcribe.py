@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = (
     "mtk transcribe examples/waltz.ogg | mtk decode -o waltz-heard.mid --force",
-    "mtk transcribe examples/ --steady --instruments piano,bass -o heard/ --force",
+    "mtk transcribe examples/ --instruments violin --scheme tatum -o heard/ --force",
 )
 
 
@@ -47,7 +47,7 @@ def transcribe(
     context: typer.Context,
     inputs: InputsArgument = None,
     output: OutputOption = None,
-    model: ModelOption = "mt3",
+    model: ModelOption = "note-tagger",
     scheme: Annotated[
         str, typer.Option("--scheme", "-s", metavar="NAME", help="mt3, tatum, remi or miditok:FILE.json.")
     ] = "mt3",
@@ -64,8 +64,8 @@ def transcribe(
         bool,
         typer.Option(
             "--steady/--no-steady",
-            help="Read everything twice, in segments half a segment apart, and let the readings agree: notes and "
-            "instruments that hold across segments, in twice the time.",
+            help="With mt3: read everything twice, in segments half a segment apart, and let the readings agree: notes "
+            "and instruments that hold across segments, in twice the time.",
         ),
     ] = False,
     names: Annotated[bool, typer.Option("--names", help="Write tokens by name.")] = False,
@@ -76,7 +76,7 @@ def transcribe(
             min=1,
             metavar="N",
             show_default=False,
-            help="Segments decoded side by side: more is faster, fewer take less memory, 1 answers soonest.",
+            help="Stretches of sound side by side: more may be faster, fewer take less memory, 1 answers soonest.",
         ),
     ] = None,
     device: DeviceOption = "auto",
@@ -87,10 +87,13 @@ def transcribe(
 ) -> int:
     """Turn sound into a token stream of the notes in it.
 
-    Reads WAV, FLAC, OGG, MP3 and, where ffmpeg is installed, whatever it reads. The model's weights must be there: mtk
-    models pull mt3 fetches them, once. Each file is an item; with -o DIR/ or a
-    template each has a stream of its own. In scheme mt3 tokens come while the sound is read; in other schemes, and with
-    --steady, when it has ended. An input that cannot be read becomes a failed item, and the exit status is 1.
+    Reads WAV, FLAC, OGG, MP3 and, where ffmpeg is installed, whatever it reads. The model that ships, note-tagger,
+    hears the notes of any pitched instrument, but not which it is: all are a piano's, or those of the one that
+    --instruments names. --model mt3 tells instruments apart and hears drums; mtk models pull mt3 fetches it, once.
+
+    Each file is an item; with -o DIR/ or a template each has a stream of its own. Tokens come when the sound has ended;
+    those of mt3 in its own scheme, and without --steady, while it is read. An input that cannot be read becomes a
+    failed item, and the exit status is 1.
     """
     environment = environment_of(context)
     from musictool.symbolic.general_midi import parse_instruments
@@ -104,13 +107,13 @@ def transcribe(
     found = expand_inputs(inputs, AUDIO_SUFFIXES, environment)
     sources = list(shard.take(found)) if shard else found
     from musictool.checkpoints.store import Store
-    from musictool.inference.transcription import Transcriber, Transcription
+    from musictool.inference.transcription import Transcription, open_transcriber
 
     options = Transcription(model, device, precision.value, batch, programs, has_drums, steady)
-    transcriber = Transcriber(options, Store.from_environ(environment.environ))
+    transcriber = open_transcriber(options, Store.from_environ(environment.environ))
     stage = _stage(transcriber, options, chosen, instruments)
     with _open_sink(plan, environment, names=chosen.vocabulary if names else None) as sink:
-        run = _Run(environment, transcriber, chosen, stage, sink, is_steady=steady)
+        run = _Run(environment, transcriber, chosen, stage, sink)
         run.transcribe(sources, is_alone=len(found) == 1)
     return ExitStatus.FINDINGS if run.has_failed else ExitStatus.DONE
 
@@ -142,8 +145,6 @@ class _Run:
         scheme: Scheme,
         stage: Mapping[str, Any],
         sink: _Sink,
-        *,
-        is_steady: bool,
     ) -> None:
         self.has_failed = False
         self._environment = environment
@@ -151,7 +152,6 @@ class _Run:
         self._scheme = scheme
         self._stage = stage
         self._sink = sink
-        self._is_steady = is_steady
 
     def transcribe(self, sources: Sequence[Source], *, is_alone: bool) -> None:
         """Write an item for each source.
@@ -207,12 +207,8 @@ class _Run:
             meta["duration_seconds"] = piece.duration_seconds
             meter.extend_total(piece.duration_seconds)
         with writer.item(replace(head, meta=meta)) as item:
-            if self._scheme.name == "mt3" and not self._is_steady:
-                for ids in piece.segments():
-                    item.write(ids)
-            else:
-                score = piece.score(self._transcriber.segment_seconds, self._is_steady)
-                item.write(self._scheme.encode(score))
+            for ids in piece.ids(self._scheme):
+                item.write(ids)
             item.source_sha = piece.source_sha256
 
 

@@ -115,17 +115,18 @@ def _parts(counts: Mapping[str, int], family: str) -> tuple[Part, ...]:
         counts: of each tensor.
         family: a name; tensors of one that is not known are counted by their first module.
     """
-    halves: dict[str, tuple[str, ...]] = import_module(FAMILIES[family].names).PARTS if family in FAMILIES else {}
-    half_of = {module: half for half, modules in halves.items() for module in modules}
-    places = {module: place for place, module in enumerate(half_of)}
+    module = FAMILIES[family].names if family in FAMILIES else None
+    halves: dict[str, tuple[str, ...]] = import_module(module).PARTS if module else {}
+    half_of = {part: half for half, parts in halves.items() for part in parts}
+    places = {part: place for place, part in enumerate(half_of)}
     inner: dict[str, dict[str, int]] = {}
     for name in sorted(counts, key=lambda name: places.get(name.partition(".")[0], len(places))):
         first, _, rest = name.partition(".")
         half = half_of.get(first, first)
-        module = rest.partition(".")[0] if first == half else first
-        modules = inner.setdefault(half, {})
-        modules[module] = modules.get(module, 0) + counts[name]
+        part = rest.partition(".")[0] if first == half else first
+        parts = inner.setdefault(half, {})
+        parts[part] = parts.get(part, 0) + counts[name]
     return tuple(
-        Part(half, sum(modules.values()), tuple(Part(module, count) for module, count in modules.items()))
-        for half, modules in inner.items()
+        Part(half, sum(parts.values()), tuple(Part(part, count) for part, count in parts.items()))
+        for half, parts in inner.items()
     )

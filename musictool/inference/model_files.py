@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from musictool.checkpoints.names import NameMap
 
 Layout = Literal["native", "t5x", "huggingface", "torch"]
+NumberName = Literal["float32", "float16", "bfloat16"]
 LAYOUTS: tuple[Layout, ...] = ("native", "t5x", "huggingface", "torch")
 
 
@@ -150,8 +151,8 @@ def _read_as(checkpoint: Checkpoint, config: Any, expected: Mapping[str, Shape])
     names = [*checkpoint.names, *checkpoint.unreadable]
     layouts = foreign_names(config)
     known = {layout: name_map.known(names) for layout, name_map in layouts.items()}
-    best = max(known, key=known.__getitem__)
-    if sum(name in expected for name in names) >= known[best]:
+    best = max(known, key=known.__getitem__, default="")
+    if sum(name in expected for name in names) >= known.get(best, 0):
         return _Reading(checkpoint)
     translated, copies = layouts[best].to_ours(checkpoint)
     stored_names = {ours: _chief_name(layouts[best], ours) for ours in expected}
@@ -320,18 +321,21 @@ def _card(name: str, facts: ModelFacts, tensors: Mapping[str, Tensor]) -> str:
 # ------------------------------------------------------------------------------------------------------------- export
 
 
-def export_model(name: str, layout: Layout, path: Path, *, store: Store, force: bool = False) -> None:
+def export_model(
+    name: str, layout: Layout, path: Path, *, numbers: NumberName | None = None, store: Store, force: bool = False
+) -> None:
     """Write a model for other libraries to read.
 
     Args:
         name: a model's name, or the path of a folder in our own format.
         layout: a folder in our own format, a T5X folder, a Hugging Face folder, or a torch file with our names.
         path: the folder or file.
+        numbers: what weights are written as; None for as they are.
         store: where to look.
         force: replace a file, or a folder in which there is nothing but a checkpoint.
 
     Raises:
-        UsageError: the path is taken, or the model has no such layout.
+        UsageError: the path is taken, the model has no such layout, or its weights are too large for such numbers.
         MissingError: there is no such model.
         InputError: its weights do not fit its configuration.
     """
@@ -345,13 +349,25 @@ def export_model(name: str, layout: Layout, path: Path, *, store: Store, force: 
     name_map = foreign_names(config).get(layout)
     if name_map is None and layout in ("t5x", "huggingface"):
         raise UsageError(f"models of family {facts.family} have no {layout} layout", context=name)
+    tensors = _stored_as(numbers, examined.tensors) if numbers else examined.tensors
     with replacing(path, force=force) as temporary:
         if layout != "torch":
             temporary.mkdir()
         if layout == "native":
-            write_native(temporary, examined.tensors, facts, read_card(found.path))
+            write_native(temporary, tensors, facts, read_card(found.path))
         else:
-            _write_foreign(layout, temporary, examined.tensors, name_map)
+            _write_foreign(layout, temporary, tensors, name_map)
+
+
+def _stored_as(numbers: NumberName, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors in another number format."""
+    import torch
+
+    converted = {name: tensor.to(getattr(torch, numbers)) for name, tensor in tensors.items()}
+    for name, tensor in converted.items():
+        if not tensor.isfinite().all():
+            raise UsageError(f"a weight is too large for {numbers}", context=name, hint="bfloat16 holds any weight")
+    return converted
 
 
 def _write_foreign(layout: Layout, path: Path, tensors: Mapping[str, Tensor], name_map: NameMap | None) -> None:

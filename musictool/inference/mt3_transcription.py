@@ -1,15 +1,13 @@
-"""Sound to ids of scheme `mt3`, of many pieces at once.
+"""Transcription by MT3: sound to ids of scheme `mt3`, of many pieces at once.
 
 Pieces are read one after the other, cut into segments, and decoded in batches that hold segments of several of them;
-each piece gives its segments in order as they are done. What a piece is read from, and what becomes of its ids, is the
-caller's. With two readings a piece is decoded twice, in segments half a segment apart (see `steadying`).
+each piece gives its segments in order as they are done. With two readings a piece is decoded twice, in segments half a
+segment apart (see `steadying`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple, cast
 
@@ -18,18 +16,18 @@ import torch
 from numpy.typing import NDArray
 
 from musictool.audio.chunks import padded_to_hop, stretches
-from musictool.audio.reading import AudioReader, mono_blocks
+from musictool.audio.reading import mono_blocks
 from musictool.audio.spectrogram import LogMel
-from musictool.checkpoints.store import Store
-from musictool.errors import InputError, UsageError
+from musictool.errors import InputError
 from musictool.inference.engine import Engine, Requests
 from musictool.inference.grammar import Grammar
-from musictool.inference.model_files import load_model
-from musictool.inference.precision import PrecisionName, find_device, make_ready
+from musictool.inference.model_files import LoadedModel
+from musictool.inference.precision import find_device, make_ready
 from musictool.inference.steadying import agree, read_segments, without_flips
+from musictool.inference.transcription import Piece, Sound, Transcription
 from musictool.models.mt3 import MT3
 from musictool.symbolic.notes import Score
-from musictool.symbolic.schemes import find_scheme
+from musictool.symbolic.schemes import Scheme, find_scheme
 from musictool.symbolic.schemes.mt3 import END
 from musictool.symbolic.schemes.mt3_grammar import tables
 from musictool.symbolic.vocabulary import Ids
@@ -38,81 +36,29 @@ ENCODED_AT_ONCE = 4  # segments; more at once run no faster, and take more memor
 ROWS_ON_CPU, ROWS_ON_GPU = 24, 128
 
 
-@dataclass(frozen=True)
-class Sound:
-    """A piece to transcribe.
-
-    Attributes:
-        name: what it is called.
-        open: begins to read it.
-    """
-
-    name: str
-    open: Callable[[], AbstractContextManager[AudioReader]]
-
-
-@dataclass(frozen=True)
-class Transcription:
-    """How sound is transcribed.
-
-    Attributes:
-        model: a preset, a model of the store, or a path.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        precision: of the model's numbers.
-        rows: segments decoded side by side; None for what suits the device.
-        programs: the only instruments there are; None for any.
-        has_drums: whether drums are among them.
-        is_steady: read each piece twice and make the notes of both agree.
-    """
-
-    model: str = "mt3"
-    device: str = "auto"
-    precision: PrecisionName = "fp32"
-    rows: int | None = None
-    programs: frozenset[int] | None = None
-    has_drums: bool = True
-    is_steady: bool = False
-
-
 class _Place(NamedTuple):
     """Where a segment belongs: a piece, one of its readings, a number in it; and how much sound it is."""
 
-    piece: Piece
+    piece: MT3Piece
     reading: int
     number: int
     seconds: float
 
 
-@dataclass(eq=False)
-class Piece:
-    """A piece on its way: what is known of it, and its segments.
+class MT3Piece(Piece):
+    """A piece on its way through the model."""
 
-    Attributes:
-        name: as its sound's.
-        rate_hz, channels, duration_seconds: of the sound, once it is open; the duration None where nobody knows.
-        source_sha256: of the bytes it was read from, once all is read.
-        is_truncated: whether the sound broke off before its end, once all is read.
-    """
-
-    name: str
-    rate_hz: int = 0
-    channels: int = 0
-    duration_seconds: float | None = None
-    source_sha256: str = ""
-    is_truncated: bool = False
-    _go_on: Callable[[], bool] = lambda: False
-    _is_open: bool = False
-    _is_read: bool = False
-    _error: InputError | None = None
-    _counts: list[int] = field(default_factory=lambda: [0, 0])
-    _done: dict[tuple[int, int], Ids] = field(default_factory=dict)
+    def __init__(self, name: str, segment_seconds: float, *, is_steady: bool) -> None:
+        super().__init__(name)
+        self._segment_seconds = segment_seconds
+        self._is_steady = is_steady
+        self._go_on: Callable[[], bool] = lambda: False
+        self._is_open = self._is_read = False
+        self._error: InputError | None = None
+        self._counts = [0, 0]
+        self._done: dict[tuple[int, int], Ids] = {}
 
     def wait(self) -> None:
-        """Wait until the sound is open.
-
-        Raises:
-            InputError: it can't be read.
-        """
         while not self._is_open and self._error is None and self._go_on():
             pass
         if not self._is_open and self._error is not None:
@@ -137,45 +83,36 @@ class Piece:
             yield self._done.pop((reading, number))
             number += 1
 
-    def score(self, segment_seconds: float, is_steady: bool) -> Score:
-        """All notes.
+    def ids(self, scheme: Scheme) -> Iterator[Ids]:
+        """As ever; of scheme `mt3` and one reading the ids come segment by segment."""
+        return self.segments() if scheme.name == "mt3" and not self._is_steady else super().ids(scheme)
 
-        Args:
-            segment_seconds: length of a segment.
-            is_steady: make two readings agree; else the published decoder reads the only one.
-
-        Raises:
-            InputError: the sound can't be read to its end.
-        """
-        if not is_steady:
+    def score(self) -> Score:
+        """All notes: what two readings agree on, or what the published decoder reads in the only one."""
+        if not self._is_steady:
             return find_scheme("mt3").decode(self.segments())
         first = read_segments(self.segments(0))
-        second = read_segments(self.segments(1), -segment_seconds / 2)
-        return Score(without_flips(agree(first, second, segment_seconds), segment_seconds))
+        second = read_segments(self.segments(1), -self._segment_seconds / 2)
+        return Score(without_flips(agree(first, second, self._segment_seconds), self._segment_seconds))
 
 
-class Transcriber:
-    """A model ready to transcribe.
+class MT3Transcriber:
+    """An MT3 ready to transcribe.
 
     Args:
-        options: which, and how.
-        store: where models are; the process's own store by default.
+        loaded: the model.
+        options: how.
 
     Attributes:
         model_name, model_sha256: of the model in use.
-        segment_seconds: length of a segment.
 
     Raises:
-        MissingError: the model is not there.
         ResourceError: the device is not there.
-        UsageError: the model is none that transcribes.
     """
 
-    def __init__(self, options: Transcription, store: Store | None = None) -> None:
+    def __init__(self, loaded: LoadedModel, options: Transcription) -> None:
+        assert isinstance(loaded.model, MT3)
         device = find_device(options.device)
-        loaded = load_model(options.model, store=store)
-        if not isinstance(loaded.model, MT3):
-            raise UsageError(f"{options.model} is no model that transcribes", hint="use --model mt3")
         self.model_name, self.model_sha256 = loaded.name, loaded.sha256
         self._config = loaded.model.config
         self._front_end = LogMel(self._config.front_end).to(device)
@@ -194,23 +131,13 @@ class Transcriber:
             grammar=grammar,
         )
 
-    @property
-    def segment_seconds(self) -> float:
-        return self._config.segment_samples / self._config.front_end.rate_hz
-
     def run(
         self, sounds: Iterable[Sound], advance: Callable[[float], None] = lambda seconds: None
-    ) -> Generator[Piece, None, None]:
-        """Transcribe pieces; each must be taken to its end before the next.
-
-        Args:
-            sounds: what to read, in order.
-            advance: told how many seconds of sound are done, as they are.
-
-        Yields:
-            A piece for each sound, in order, before it is read.
-        """
-        pieces = [(Piece(sound.name), sound) for sound in sounds]
+    ) -> Generator[MT3Piece, None, None]:
+        """Transcribe pieces, as `Transcriber.run` says."""
+        seconds = self._config.segment_samples / self._config.front_end.rate_hz
+        is_steady = self._readings == 2
+        pieces = [(MT3Piece(sound.name, seconds, is_steady=is_steady), sound) for sound in sounds]
         decoded = self._engine.run(self._requests(pieces))
 
         def go_on() -> bool:
@@ -231,27 +158,26 @@ class Transcriber:
         finally:
             decoded.close()  # closes what is being read
 
-    def _requests(self, pieces: Iterable[tuple[Piece, Sound]]) -> Iterator[Requests[_Place]]:
+    def _requests(self, pieces: Iterable[tuple[MT3Piece, Sound]]) -> Iterator[Requests[_Place]]:
         """Segments of all pieces, encoded, some at once."""
         segments = (segment for piece, sound in pieces for segment in self._segments(piece, sound))
         while batch := list(islice(segments, min(ENCODED_AT_ONCE, self._rows))):
             memory = self._model.remember(self._features([samples for _, samples in batch]))
             yield Requests([place for place, _ in batch], memory, [[self._config.start_id]] * len(batch))
 
-    def _segments(self, piece: Piece, sound: Sound) -> Iterator[tuple[_Place, NDArray[np.float32]]]:
+    def _segments(self, piece: MT3Piece, sound: Sound) -> Iterator[tuple[_Place, NDArray[np.float32]]]:
         """The segments of one piece, float32 [n] each; an error ends them and is kept for who takes the piece."""
         front_end = self._config.front_end
         try:
             with sound.open() as reader:
-                piece.rate_hz, piece.channels = reader.rate_hz, reader.channels
-                piece.duration_seconds = reader.duration_seconds
+                piece.describe(reader)
                 piece._is_open = True
                 blocks = padded_to_hop(mono_blocks(reader, front_end.rate_hz), front_end.hop_samples)
                 for reading, samples in _readings(blocks, self._config.segment_samples, self._readings):
                     seconds = len(samples) / front_end.rate_hz
                     yield _Place(piece, reading, piece._counts[reading], seconds), samples
                     piece._counts[reading] += 1
-                piece.source_sha256, piece.is_truncated = reader.source_sha256, reader.is_truncated
+                piece.conclude(reader)
         except InputError as error:
             piece._error = error
         piece._is_read = True

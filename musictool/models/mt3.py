@@ -85,6 +85,17 @@ class MT3(nn.Module):
         steps = max(config.segment_frames, config.tokens_max) if config.positions == "sinusoidal" else 0
         table = sinusoids(steps, config.width) if steps else None
         self.register_buffer("positions", table, persistent=False)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Draw fresh weights as T5X does, so that what goes through a layer keeps its size."""
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear):
+                deviation = module.in_features**-0.5
+                if name.endswith("_attention.query"):  # scores are not scaled, so queries begin the smaller
+                    deviation *= self.config.head_width**-0.5
+                nn.init.normal_(module.weight, std=deviation)
+        nn.init.normal_(self.token_embedding.weight)
 
     def _build_stack(self, *, is_decoder: bool) -> Transformer:
         config = self.config

@@ -32,17 +32,19 @@ class Family(NamedTuple):
     Attributes:
         module: holds the configuration's class and the model's.
         config, model: their names.
-        names: the module whose `foreign_names(config)` tells what other libraries call its tensors.
+        names: the module whose `foreign_names(config)` tells what other libraries call its tensors; None
+            where none knows it.
     """
 
     module: str
     config: str
     model: str
-    names: str
+    names: str | None = None
 
 
 FAMILIES: dict[str, Family] = {
     "mt3": Family("musictool.models.mt3", "MT3Config", "MT3", "musictool.models.mt3_names"),
+    "note-tagger": Family("musictool.models.note_tagger", "NoteTaggerConfig", "NoteTagger"),
 }
 
 
@@ -94,6 +96,7 @@ def build_model(config: Any, device: str = "cpu") -> nn.Module:
 
 
 def foreign_names(config: Any) -> dict[str, NameMap]:
-    """What other layouts call a model's tensors, by the layout's name."""
-    names: dict[str, NameMap] = import_module(FAMILIES[config.family].names).foreign_names(config)
+    """What other layouts call a model's tensors, by the layout's name; nothing for a family of our own."""
+    module = FAMILIES[config.family].names
+    names: dict[str, NameMap] = import_module(module).foreign_names(config) if module else {}
     return names

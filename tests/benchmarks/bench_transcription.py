@@ -41,8 +41,9 @@ from musictool.audio.reading import mono_blocks, open_audio
 from musictool.audio.spectrogram import LogMel
 from musictool.checkpoints.store import Store
 from musictool.inference.model_files import import_model, load_model
+from musictool.inference.mt3_transcription import ENCODED_AT_ONCE, MT3Transcriber
 from musictool.inference.precision import PrecisionName, make_ready
-from musictool.inference.transcription import ENCODED_AT_ONCE, Sound, Transcriber, Transcription
+from musictool.inference.transcription import Sound, Transcription
 from musictool.models.mt3 import MT3, MT3Config
 from tests.models.t5_oracle import Port, build_port
 
@@ -61,9 +62,9 @@ from pathlib import Path
 import torch
 from musictool.audio.reading import open_audio
 from musictool.checkpoints.store import Store
-from musictool.inference.transcription import Sound, Transcriber, Transcription
+from musictool.inference.transcription import Sound, Transcription, open_transcriber
 torch.set_num_threads({threads})
-transcriber = Transcriber(Transcription("mt3", device="cpu", precision={precision!r}), Store(Path({home!r})))
+transcriber = open_transcriber(Transcription("mt3", device="cpu", precision={precision!r}), Store(Path({home!r})))
 for piece in transcriber.run([Sound(path, partial(open_audio, path)) for path in {paths!r}]):
     for ids in piece.segments():
         pass
@@ -129,7 +130,9 @@ def ported(port: Port, config: MT3Config, size: int) -> Contender:
 
 def ours(store: Store, precision: PrecisionName) -> Contender:
     """What `mtk transcribe` does."""
-    transcriber = Transcriber(Transcription("mt3", device="cpu", precision=precision), store)
+    transcriber = MT3Transcriber(
+        load_model("mt3", store=store), Transcription("mt3", device="cpu", precision=precision)
+    )
 
     def run(paths: Sequence[Path]) -> Segments:
         sounds = [Sound(path.stem, partial(open_audio, path)) for path in paths]

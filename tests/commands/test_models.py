@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from musictool.checkpoints import published, store
 from musictool.cli.environment import Environment
@@ -108,6 +109,34 @@ def test_an_export_can_be_imported(mtk, checkpoint, tmp_path, layout):
 
 def test_the_formats_of_export_are_those_there_are():
     assert tuple(format.value for format in ExportFormat) == LAYOUTS
+
+
+@pytest.mark.parametrize("numbers", ["float16", "bfloat16"])
+def test_an_export_in_half_precision_is_half_as_large_and_rounds_the_same_weights(
+    mtk, checkpoint, home, tmp_path, numbers
+):
+    mtk("import", checkpoint, "--as", "tiny")
+    half = tmp_path / "half"
+    assert mtk("export", "tiny", "--weights", numbers, "-o", half)[0] == 0
+    assert mtk("verify", half)[0] == 0
+    sizes = [(folder / "model.safetensors").stat().st_size for folder in (half, home / "models" / "tiny")]
+    assert sizes[0] < 0.7 * sizes[1]
+    whole, rounded = (load_model(str(path)).model.state_dict() for path in (home / "models" / "tiny", half))
+    for name, tensor in whole.items():
+        assert torch.equal(rounded[name], tensor.to(getattr(torch, numbers)).float())
+
+
+def test_weights_that_half_precision_cannot_hold_are_named(mtk, checkpoint, home, tmp_path):
+    mtk("import", checkpoint, "--as", "tiny")
+    file = home / "models" / "tiny" / "model.safetensors"
+    tensors = load_file(file)
+    tensors[OURS][0, 0] = 1e6
+    save_file(tensors, file)
+    status, _, err = mtk("export", "tiny", "--weights", "float16", "-o", tmp_path / "half")
+    assert status == 2
+    assert f"a weight is too large for float16 ({OURS})" in err
+    assert not (tmp_path / "half").exists()
+    assert mtk("export", "tiny", "--weights", "bfloat16", "-o", tmp_path / "half")[0] == 0
 
 
 def test_models_are_found_in_read_only_folders(mtk, checkpoint, home, tmp_path):

@@ -10,7 +10,9 @@ import pytest
 
 from musictool.checkpoints.store import Store
 from musictool.errors import InputError
-from musictool.inference.transcription import Sound, Transcriber, Transcription, _readings
+from musictool.inference.model_files import load_model
+from musictool.inference.mt3_transcription import MT3Transcriber, _readings
+from musictool.inference.transcription import Sound, Transcription
 from musictool.symbolic.schemes.mt3 import END
 from musictool.symbolic.schemes.mt3_grammar import tables
 from tests.small_models import SMALL_MT3, install_small_mt3
@@ -54,14 +56,14 @@ def sound(name: str, samples: np.ndarray, error: InputError | None = None) -> So
     return Sound(name, lambda: nullcontext(Reader(samples, error)))
 
 
-def segments(transcriber: Transcriber, samples: np.ndarray, reading: int = 0) -> list[list[int]]:
+def segments(transcriber: MT3Transcriber, samples: np.ndarray, reading: int = 0) -> list[list[int]]:
     (result,) = ([ids.tolist() for ids in piece.segments(reading)] for piece in transcriber.run([sound("x", samples)]))
     return result
 
 
 def test_the_second_reading_is_the_first_of_sound_half_a_segment_later(store):
     samples = noise(3 * SEGMENT + 5000)
-    steady = Transcriber(Transcription(is_steady=True), store)
+    steady = MT3Transcriber(load_model("mt3", store=store), Transcription(is_steady=True))
     later = np.concatenate([np.zeros(SEGMENT // 2, np.float32), samples])
     assert segments(steady, samples, reading=1) == segments(steady, later, reading=0)
 
@@ -80,7 +82,7 @@ def test_readings_hold_every_sample_once_each(halves, rest):
 
 
 def test_frames_after_the_end_of_the_sound_are_zero(store):
-    transcriber = Transcriber(Transcription(), store)
+    transcriber = MT3Transcriber(load_model("mt3", store=store), Transcription())
     features = transcriber._features([np.ones(128 * 10, np.float32), np.ones(SEGMENT, np.float32)])
     assert features.shape == (2, SMALL_MT3.segment_frames, 512)
     assert (features[0, 10:] == 0).all()
@@ -101,12 +103,12 @@ def test_steady_and_pinned_readings_obey_the_grammar_and_the_published_decode_is
         return ids[-1] == END
 
     for options in (Transcription(is_steady=True), Transcription(programs=frozenset({0}))):
-        assert all(map(obeys, segments(Transcriber(options, store), samples)))
-    assert not all(map(obeys, segments(Transcriber(Transcription(), store), samples)))
+        assert all(map(obeys, segments(MT3Transcriber(load_model("mt3", store=store), options), samples)))
+    assert not all(map(obeys, segments(MT3Transcriber(load_model("mt3", store=store), Transcription()), samples)))
 
 
 def test_an_error_in_the_middle_comes_after_the_segments_before_it(store):
-    transcriber = Transcriber(Transcription(rows=2), store)
+    transcriber = MT3Transcriber(load_model("mt3", store=store), Transcription(rows=2))
     bad = sound("bad", noise(2 * SEGMENT), InputError("it breaks"))
     counts, errors = {}, {}
     for piece in transcriber.run([sound("a", noise(SEGMENT)), bad, sound("c", noise(SEGMENT))]):
@@ -125,7 +127,7 @@ def test_a_sound_that_does_not_open_is_known_before_its_segments(store):
     def refuse():
         raise InputError("no sound")
 
-    for piece in Transcriber(Transcription(), store).run([Sound("x", refuse)]):
+    for piece in MT3Transcriber(load_model("mt3", store=store), Transcription()).run([Sound("x", refuse)]):
         with pytest.raises(InputError, match="no sound"):
             piece.wait()
 
@@ -133,8 +135,8 @@ def test_a_sound_that_does_not_open_is_known_before_its_segments(store):
 def test_what_is_done_adds_up_to_the_sound(store):
     for is_steady in (False, True):
         done: list[float] = []
-        transcriber = Transcriber(Transcription(is_steady=is_steady), store)
+        transcriber = MT3Transcriber(load_model("mt3", store=store), Transcription(is_steady=is_steady))
         for piece in transcriber.run([sound("x", noise(5 * SEGMENT + 128))], done.append):
-            piece.score(transcriber.segment_seconds, is_steady)
+            piece.score()
             assert (piece.source_sha256, piece.rate_hz) == ("00", 16_000)
-        assert sum(done) == pytest.approx(5 * transcriber.segment_seconds, abs=1.1)
+        assert sum(done) == pytest.approx(5 * SEGMENT / 16_000, abs=1.1)

@@ -19,13 +19,16 @@ from musictool.checkpoints.checkpoint import Checkpoint, stored_in_memory
 from musictool.checkpoints.store import Store
 from musictool.inference.engine import Engine, Requests
 from musictool.inference.model_files import import_model, load_model
-from musictool.inference.transcription import Sound, Transcriber, Transcription
+from musictool.inference.mt3_transcription import MT3Transcriber
+from musictool.inference.transcription import Sound, Transcription
 from musictool.models.mt3 import MT3
-from musictool.models.registry import PRESETS, foreign_names, load_preset
+from musictool.models.registry import foreign_names, load_preset
 from tests.models.t5_oracle import build_port
 
 SHARED = os.environ.get("MTK_TEST_SHARED")
 needs_shared = pytest.mark.skipif(not SHARED, reason="MTK_TEST_SHARED is not set")
+
+MT3_PRESETS = ("mt3", "mt3-relative")
 
 SMALL = {
     "width": 32,
@@ -83,7 +86,7 @@ def assert_close(got: Tensor, expected: Tensor, atol: float) -> None:
 
 @torch.inference_mode()
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", MT3_PRESETS)
 def test_logits_equal_those_of_t5(preset, seed):
     model = small_mt3(preset, seed)
     frames, ids = random_input(model, seed)
@@ -101,7 +104,7 @@ def test_logits_of_the_relative_preset_equal_those_of_t5_at_its_size():
 
 @torch.no_grad()
 @pytest.mark.parametrize("rows", [1, 2])
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", MT3_PRESETS)
 def test_greedy_ids_equal_those_of_generate(preset, rows):
     model = small_mt3(preset, decoder_layers=2)  # the cache of `generate` is as deep as the encoder
     for parameter in model.decoder.blocks.parameters():
@@ -113,7 +116,7 @@ def test_greedy_ids_equal_those_of_generate(preset, rows):
     assert decoded(model, frames, tokens_max=150, rows=rows) == expected
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", MT3_PRESETS)
 def test_weights_of_a_port_are_read_back_as_they_were(preset):
     model = small_mt3(preset)
     names = foreign_names(model.config)["huggingface"]
@@ -144,14 +147,14 @@ def logits_in_steps(model: MT3, frames: Tensor, ids: Tensor, sizes: list[int], i
 @torch.inference_mode()
 @pytest.mark.parametrize("is_static", [False, True])
 @pytest.mark.parametrize("sizes", [[1] * 150, [70, 1, 1, 78]])
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", MT3_PRESETS)
 def test_cached_logits_equal_uncached(preset, sizes, is_static):
     model = small_mt3(preset)
     frames, ids = random_input(model, 2, 150)
     assert_close(logits_in_steps(model, frames, ids, sizes, is_static), model(frames, ids), 1e-5)
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", MT3_PRESETS)
 def test_decoder_is_causal_and_sees_all_frames(preset):
     model = small_mt3(preset)
     frames, ids = random_input(model, 3, 20)
@@ -167,7 +170,7 @@ def test_decoder_is_causal_and_sees_all_frames(preset):
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", MT3_PRESETS)
 def test_batched_logits_equal_single(preset):
     model = small_mt3(preset)
     frames, ids = random_input(model, 4)
@@ -259,7 +262,7 @@ def test_published_tokens_are_the_reference(mt3, frames, reference):
 def test_published_tokens_of_a_model_made_ready_are_the_reference(store, recording, reference, mt3, tmp_path):
     cut = tmp_path / "cut.flac"
     soundfile.write(cut, *soundfile.read(recording, frames=SEGMENTS * mt3.config.segment_samples, dtype="int16"))
-    transcriber = Transcriber(Transcription("mt3", device="cpu"), store)
+    transcriber = MT3Transcriber(load_model("mt3", store=store), Transcription("mt3", device="cpu"))
     (segments,) = (list(piece.segments()) for piece in transcriber.run([Sound("cut", partial(open_audio, cut))]))
     assert [ids.tolist() for ids in segments[:SEGMENTS]] == reference
     assert len(segments) == SEGMENTS + 1  # sound that ends on a frame's last sample has a frame more

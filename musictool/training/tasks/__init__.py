@@ -1,0 +1,1 @@
+"""What models are trained to do, one task a file; `musictool.training.task` says what a task is."""
