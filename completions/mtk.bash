@@ -16,7 +16,7 @@ _mtk() {
             -*) ;;
             *)
                 verb+=${verb:+ }${COMP_WORDS[i]}
-                [[ "|models|eval|" == *"|$verb|"* ]] || break
+                [[ "|models|data|eval|" == *"|$verb|"* ]] || break
                 ;;
         esac
     done
@@ -28,14 +28,23 @@ _mtk() {
         "transcribe --precision") words="fp32 bf16" ;;
         "transcribe --log") words="text json" ;;
         "validate --log") words="text json" ;;
+        "train --device") words="auto cpu cuda" ;;
+        "train --log") words="text json" ;;
+        "finetune --device") words="auto cpu cuda" ;;
+        "finetune --log") words="text json" ;;
+        "monitor --log") words="text json" ;;
         "models --log") words="text json" ;;
         "models list --log") words="text json" ;;
         "models show --log") words="text json" ;;
         "models import --log") words="text json" ;;
         "models verify --log") words="text json" ;;
         "models export --format") words="native t5x huggingface torch" ;;
+        "models export --weights") words="float32 float16 bfloat16" ;;
         "models export --log") words="text json" ;;
         "models pull --log") words="text json" ;;
+        "data --log") words="text json" ;;
+        "data synth --log") words="text json" ;;
+        "data split --log") words="text json" ;;
         "eval --log") words="text json" ;;
         "eval transcription --granularity") words="full midi_class flat" ;;
         "eval transcription --device") words="auto cpu cuda" ;;
@@ -43,18 +52,24 @@ _mtk() {
         "eval transcription --log") words="text json" ;;
         *)
             case $verb in
-                "") words="tokenize decode transcribe validate models eval" options="--help -h --version --debug --quiet -q --log" ;;
+                "") words="tokenize decode transcribe validate train finetune monitor models data eval" options="--help -h --version --debug --quiet -q --log" ;;
                 "tokenize") words="" options="--output -o --scheme -s --names --show-vocab --style --augment --copies --from --seed --jobs -j --shard --force -f --skip-existing --help -h --debug --quiet -q --log" ;;
                 "decode") words="" options="--output -o --format --scheme -s --soundfont --synthesizer --rate --bits --jobs -j --shard --force -f --skip-existing --help -h --debug --quiet -q --log" ;;
                 "transcribe") words="" options="--output -o --model --scheme -s --instruments --steady --no-steady --names --batch --device --precision --shard --force -f --skip-existing --help -h --debug --quiet -q --log" ;;
                 "validate") words="" options="--rules --set --json --good --bad --strict --scheme --jobs -j --shard --force -f --help -h --debug --quiet -q --log" ;;
+                "train") words="" options="--output -o --preset --resume --dry-run --device --help -h --debug --quiet -q --log" ;;
+                "finetune") words="" options="--data --model --output -o --resume --dry-run --device --help -h --debug --quiet -q --log" ;;
+                "monitor") words="" options="--watch -w --live --plot --metric --json --every --force -f --help -h --debug --quiet -q --log" ;;
                 "models") words="list show import verify export pull" options="--help -h --debug --quiet -q --log" ;;
                 "models list") words="" options="--json --help -h --debug --quiet -q --log" ;;
                 "models show") words="" options="--json --help -h --debug --quiet -q --log" ;;
                 "models import") words="" options="--as --preset --force -f --help -h --debug --quiet -q --log" ;;
                 "models verify") words="" options="--preset --json --help -h --debug --quiet -q --log" ;;
-                "models export") words="" options="--output -o --format --force -f --help -h --debug --quiet -q --log" ;;
+                "models export") words="" options="--output -o --format --weights --force -f --help -h --debug --quiet -q --log" ;;
                 "models pull") words="" options="--from --dry-run --force -f --help -h --debug --quiet -q --log" ;;
+                "data") words="synth split" options="--help -h --debug --quiet -q --log" ;;
+                "data synth") words="" options="--output -o --soundfont --programs --melody --monophonic --excerpt --per-piece --lag --tuning --transpose --velocity-spread --draw-pedal --drums --no-drums --augment --rate --leave-out --seed --jobs -j --shard --force -f --skip-existing --help -h --debug --quiet -q --log" ;;
+                "data split") words="" options="--output -o --fractions --seed --leave-out --group-by --extend --jobs -j --force -f --help -h --debug --quiet -q --log" ;;
                 "eval") words="transcription" options="--help -h --debug --quiet -q --log" ;;
                 "eval transcription") words="" options="--reference -r --json --assert --plot --onset-tolerance --offset-ratio --offset-min-tolerance --duration --pedal --granularity --scheme --model --device --precision --jobs -j --force -f --help -h --debug --quiet -q --log" ;;
             esac

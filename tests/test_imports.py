@@ -16,8 +16,8 @@ ROOT = Path(musictool.__file__).parent
 ROOMS = [
     "cli",
     "commands",
-    "inference",
     "training",
+    "inference",
     "models",
     "metrics",
     "checkpoints",

@@ -84,10 +84,13 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
     """
     from safetensors.torch import save_file
 
+    path.touch()
+    mode = path.stat().st_mode  # as the umask has it: safetensors writes a file for its owner alone
     try:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, {"format": "pt"})
     except SafetensorError as error:
         raise _as_system_error(error, path) from error
+    path.chmod(mode)
     return sha256_of(path)
 
 

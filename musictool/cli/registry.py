@@ -47,6 +47,11 @@ COMMANDS: dict[str, CommandEntry] = {
     "validate": CommandEntry(
         "musictool.commands.validate", "validate", "Check MIDI, sound, token streams and corpora."
     ),
+    "train": CommandEntry("musictool.commands.train", "train", "Train a model as a recipe says, or go on with it."),
+    "finetune": CommandEntry(
+        "musictool.commands.finetune", "finetune", "Go on with a model's weights, on data of your own."
+    ),
+    "monitor": CommandEntry("musictool.commands.monitor", "monitor", "Show how training runs stand."),
     "models list": CommandEntry(_MODELS, "list_models", "List presets and the models that are here.", "LIST_EXAMPLES"),
     "models show": CommandEntry(_MODELS, "show_model", "Show a model's parts, size and origin.", "SHOW_EXAMPLES"),
     "models import": CommandEntry(_MODELS, "import_model", "Bring a checkpoint into the store.", "IMPORT_EXAMPLES"),
@@ -57,6 +62,12 @@ COMMANDS: dict[str, CommandEntry] = {
         _MODELS, "export_model", "Write a model for other libraries to read.", "EXPORT_EXAMPLES"
     ),
     "models pull": CommandEntry(_MODELS, "pull_model", "Fetch a published model and import it.", "PULL_EXAMPLES"),
+    "data synth": CommandEntry(
+        "musictool.commands.data_synth", "data_synth", "Render MIDI into pairs of sound and exact notes."
+    ),
+    "data split": CommandEntry(
+        "musictool.commands.data_split", "data_split", "List items for training and test, a piece on one side only."
+    ),
     "eval transcription": CommandEntry(
         "musictool.commands.eval_transcription", "eval_transcription", "Hold notes against the notes that were played."
     ),
@@ -65,6 +76,13 @@ COMMANDS: dict[str, CommandEntry] = {
 GROUPS: dict[str, GroupEntry] = {
     "models": GroupEntry(
         "Keep models: list, show, import, verify, export, pull.", ("mtk models list", "mtk models show mt3")
+    ),
+    "data": GroupEntry(
+        "Make and split what models learn from.",
+        (
+            "mtk data synth examples/waltz.mid -o pairs/ --force",
+            "mtk data synth examples/ -o pairs/ --programs 0-7:3,24-25 --excerpt 5 --per-piece 4 --force",
+        ),
     ),
     "eval": GroupEntry(
         "Judge results against references.",

@@ -49,8 +49,15 @@ def transcribe(
     output: OutputOption = None,
     model: ModelOption = "note-tagger",
     scheme: Annotated[
-        str, typer.Option("--scheme", "-s", metavar="NAME", help="mt3, tatum, remi or miditok:FILE.json.")
-    ] = "mt3",
+        str | None,
+        typer.Option(
+            "--scheme",
+            "-s",
+            metavar="NAME",
+            show_default=False,
+            help="mt3, tatum, remi or miditok:FILE.json; by default mt3 for the model of that name, else tatum.",
+        ),
+    ] = None,
     instruments: Annotated[
         str | None,
         typer.Option(
@@ -99,7 +106,7 @@ def transcribe(
     from musictool.symbolic.general_midi import parse_instruments
     from musictool.symbolic.schemes import find_scheme
 
-    chosen = find_scheme(scheme)
+    wanted = find_scheme(scheme) if scheme is not None else None
     programs, has_drums = parse_instruments(instruments) if instruments is not None else (None, True)
     plan = OutputPlan(output, ".mtk", force, skip_existing)
     from musictool.audio.checks import AUDIO_SUFFIXES
@@ -111,6 +118,7 @@ def transcribe(
 
     options = Transcription(model, device, precision.value, batch, programs, has_drums, steady)
     transcriber = open_transcriber(options, Store.from_environ(environment.environ))
+    chosen = wanted or find_scheme(transcriber.scheme_name)
     stage = _stage(transcriber, options, chosen, instruments)
     with _open_sink(plan, environment, names=chosen.vocabulary if names else None) as sink:
         run = _Run(environment, transcriber, chosen, stage, sink)

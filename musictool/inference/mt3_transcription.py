@@ -110,6 +110,8 @@ class MT3Transcriber:
         ResourceError: the device is not there.
     """
 
+    scheme_name = "mt3"
+
     def __init__(self, loaded: LoadedModel, options: Transcription) -> None:
         assert isinstance(loaded.model, MT3)
         device = find_device(options.device)

@@ -152,6 +152,8 @@ class NoteTaggingTranscriber:
         UsageError: something is asked for that the model can't do.
     """
 
+    scheme_name = "tatum"
+
     def __init__(self, loaded: LoadedModel, options: Transcription) -> None:
         assert isinstance(loaded.model, NoteTagger)
         if options.is_steady:
@@ -160,7 +162,8 @@ class NoteTaggingTranscriber:
                 hint="leave --steady out, or use --model mt3",
             )
         programs = options.programs if options.programs is not None else {PIANO}
-        if len({program // 8 for program in programs}) != 1:  # one family, such as `piano`, counts as one instrument
+        families = {program // 8 for program in programs}  # one of them, such as `piano`, counts as one instrument
+        if len(families) != 1 or (options.programs is not None and options.has_drums):
             raise UsageError(
                 f"{loaded.name} can't tell instruments apart",
                 hint="name one that is no drum, and all notes are given to it; or use --model mt3",

@@ -116,10 +116,12 @@ class Transcriber(Protocol):
 
     Attributes:
         model_name, model_sha256: of the model in use.
+        scheme_name: of the scheme that keeps most of what the model hears.
     """
 
     model_name: str
     model_sha256: str
+    scheme_name: str
 
     def run(
         self, sounds: Iterable[Sound], advance: Callable[[float], None] = lambda seconds: None

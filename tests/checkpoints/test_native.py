@@ -33,6 +33,12 @@ def test_the_same_model_makes_the_same_bytes(tmp_path):
         assert (tmp_path / "x" / name).read_bytes() == (tmp_path / "y" / name).read_bytes()
 
 
+def test_weights_can_be_read_by_whoever_can_read_the_rest(tmp_path):
+    written(tmp_path / "x")
+    weights, facts = (tmp_path / "x" / name for name in ("model.safetensors", "config.json"))
+    assert weights.stat().st_mode == facts.stat().st_mode
+
+
 def test_a_later_format_asks_for_a_later_version(tmp_path):
     written(tmp_path / "x")
     data = json.loads((tmp_path / "x" / "config.json").read_text())

@@ -1,4 +1,7 @@
-"""`mtk transcribe` as a whole command, with a small random model; the published one where its weights are at hand."""
+"""`mtk transcribe --model mt3` as a whole command: a small random model; the published one where its weights are here.
+
+What ships is tested in test_transcribe_as_shipped.py.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,14 +43,21 @@ def home(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def run(home) -> Callable[..., tuple[int, bytes, str]]:
-    """Run `mtk ARGUMENT…`: exit status, standard output, standard error."""
+    """Run `mtk ARGUMENT…`, with MT3 where nothing else is said: exit status, standard output, standard error."""
 
     def run(*arguments: object, stdin: bytes = b"") -> tuple[int, bytes, str]:
+        arguments = with_model(arguments)
         environment = Environment(io.BytesIO(stdin), io.BytesIO(), io.StringIO(), {"MTK_HOME": str(home)})
         status = main([str(argument) for argument in arguments], environment)
         return status, environment.stdout.getvalue(), environment.stderr.getvalue()
 
     return run
+
+
+def with_model(arguments: Sequence[object]) -> tuple[object, ...]:
+    """The arguments of `mtk transcribe` with a model among them; those of other verbs as they are."""
+    is_missing = arguments[0] == "transcribe" and "--model" not in arguments
+    return (*arguments, "--model", "mt3") if is_missing else tuple(arguments)
 
 
 def sound(seconds: float, seed: int = 0) -> np.ndarray:
@@ -271,7 +281,7 @@ def test_what_cannot_be_done_is_said_in_one_line(run, takes, arguments, status, 
 
 def test_a_missing_model_is_offered(tmp_path, takes):
     environment = Environment(io.BytesIO(), io.BytesIO(), io.StringIO(), {"MTK_HOME": str(tmp_path)})
-    assert main(["transcribe", str(takes)], environment) == 4
+    assert main(["transcribe", str(takes), "--model", "mt3"], environment) == 4
     assert "hint: mtk models pull mt3" in environment.stderr.getvalue()
 
 
@@ -286,7 +296,7 @@ def test_machines_are_told_how_far_the_run_is(run, takes):
 
 
 def start(home: Path, *arguments: object, **pipes) -> subprocess.Popen:
-    command = [sys.executable, "-m", "musictool", *map(str, arguments)]
+    command = [sys.executable, "-m", "musictool", *map(str, with_model(arguments))]
     return subprocess.Popen(command, env={**os.environ, "MTK_HOME": str(home)}, stdout=subprocess.PIPE, **pipes)
 
 

@@ -67,8 +67,14 @@ class NoteTaggingData:
     def __post_init__(self) -> None:
         if self.shares and len(self.shares) != len(self.train):
             raise ValueError(f"{len(self.shares)} shares for {len(self.train)} collections")
+        if self.shares and (min(self.shares) < 0 or sum(self.shares) == 0):
+            raise ValueError("shares are 0 or more, and not all of them 0")
         if self.excerpt_seconds <= 0 or self.valid_seconds <= 0:
             raise ValueError("an excerpt lasts more than 0 seconds")
+        if self.valid_excerpts < 1:
+            raise ValueError("valid_excerpts is 1 or more")
+        if self.augment.detune_cents > 50:
+            raise ValueError("augment.detune_cents is 50 at most: beyond, a note is nearer to its neighbour")
 
 
 @dataclass(frozen=True)
