@@ -202,7 +202,7 @@ def _picture_plan(plot: str | None, force: bool) -> OutputPlan | None:
     """Where pictures go, once it is sure that they can be drawn."""
     if plot is None:
         return None
-    from musictool.metrics.piano_roll import PICTURE_FORMATS, load_matplotlib
+    from musictool.metrics.pictures import PICTURE_FORMATS, load_matplotlib
 
     is_folder = plot.endswith("/") or Path(plot).is_dir()
     suffix = ".png" if is_folder else PurePosixPath(plot).suffix.lower()

@@ -2,15 +2,12 @@
 
 Every pitch has a lane. Its upper half holds the reference notes and its lower half the estimated ones, so that a note
 that was found shows as two bars, and how they begin and end beside each other. Long pieces wrap into rows. Drums have
-lanes of their own below. The same notes give the same bytes. Needs matplotlib, the extra `plot`; its pyplot, and with
-it any window or global state, is left alone.
+lanes of their own below. The same notes give the same bytes. Needs matplotlib, the extra `plot`.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, BinaryIO
@@ -18,15 +15,13 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from musictool.errors import MissingError
 from musictool.metrics.note_matching import Tolerances, intervals, match_notes
+from musictool.metrics.pictures import plain_matplotlib, save_figure
 from musictool.symbolic.notes import Notes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-PICTURE_FORMATS = ("png", "pdf", "svg")
 
 # Colours of Okabe and Ito's, which the colour-blind tell apart.
 TRUE, FOUND, MISSED, EXTRA = "#0072B2", "#56B4E9", "#222222", "#D55E00"
@@ -41,27 +36,6 @@ _LANE, _ROW_RANGE = 0.062, (1.8, 6.0)
 _SHORTEST_SHARE = 0.0015  # of a row: a shorter note is drawn as long
 
 _BLACK_KEYS = (1, 3, 6, 8, 10)
-_NO_DATES: dict[str, dict[str, None]] = {
-    "png": {"Software": None},
-    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
-    "svg": {"Date": None, "Creator": None},
-}
-
-
-def load_matplotlib() -> ModuleType:
-    """The module `matplotlib`.
-
-    Raises:
-        MissingError: it is not installed.
-    """
-    try:
-        import matplotlib
-        import matplotlib.figure
-    except ImportError as error:
-        raise MissingError(
-            "pictures need matplotlib", hint="pip install 'musictool[plot]'", code="missing-dependency"
-        ) from error
-    return matplotlib
 
 
 def draw(
@@ -81,7 +55,7 @@ def draw(
         estimate: what was found.
         title: a line above.
         tolerances: how far a note may begin from its reference and still count as found.
-        format: one of `PICTURE_FORMATS`.
+        format: one of `pictures.PICTURE_FORMATS`.
 
     Raises:
         MissingError: matplotlib is not installed.
@@ -89,20 +63,8 @@ def draw(
     """
     lanes = _Lanes.of(reference, estimate)
     bars = list(_bars(reference, estimate, tolerances or Tolerances(), lanes))
-    with _plain_matplotlib() as matplotlib:
-        figure = _figure(matplotlib, bars, lanes, title)
-        figure.savefig(file, format=format, dpi=_DOTS_PER_INCH, metadata=_NO_DATES[format])
-
-
-@contextmanager
-def _plain_matplotlib() -> Iterator[ModuleType]:
-    """matplotlib as it comes: no user's style, no warnings about letters that its font has not, fixed ids in SVG."""
-    matplotlib = load_matplotlib()
-    with matplotlib.rc_context(), warnings.catch_warnings():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams["svg.hashsalt"] = "musictool"
-        warnings.filterwarnings("ignore", "Glyph ", UserWarning)
-        yield matplotlib
+    with plain_matplotlib() as matplotlib:
+        save_figure(_figure(matplotlib, bars, lanes, title), file, format, _DOTS_PER_INCH)
 
 
 @dataclass(frozen=True)

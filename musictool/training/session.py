@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from torch import nn
 from musictool import __version__
 from musictool.checkpoints.native import ModelFacts, write_native
 from musictool.config import load_toml
-from musictool.errors import UsageError
+from musictool.errors import MusicToolError, UsageError
 from musictool.inference.precision import find_device
 from musictool.models.registry import config_to_dict
 from musictool.training.acceleration import accelerated, check_abilities
@@ -133,8 +133,13 @@ def _take_steps(trainer: Trainer, recipe: Recipe, metrics: MetricsFile | None, w
         return
     metrics.cut_after(trainer.state.step)
     metrics.start(processes=trainer.state.processes, parameters=trainer.parameters)
-    with watch(trainer.steps(), recipe.run.steps - trainer.state.step) as steps:
-        deque(steps, maxlen=0)
+    try:
+        with watch(trainer.steps(), recipe.run.steps - trainer.state.step) as steps:
+            deque(steps, maxlen=0)
+    except MusicToolError:
+        with suppress(MusicToolError, OSError):  # the disk may be what failed
+            metrics.end(trainer.state.step, "failed")
+        raise
     metrics.end(trainer.state.step, trainer.ending)
 
 

@@ -328,6 +328,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_nothing_of_it_is_saved(mtk, r
     assert first == f"mtk: error: the loss is no number at step 26 ({run})"
     assert "learning_rate" in hint
     assert f"{run}/checkpoints/000000024" in hint
+    assert json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["reason"] == "failed"
     assert RunFolder(run).checkpoint_steps()[-1] == 24
     for step in RunFolder(run).checkpoint_steps():
         saved = load_file(RunFolder(run).state(step) / "model.safetensors")

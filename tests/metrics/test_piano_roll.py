@@ -13,7 +13,8 @@ import pytest
 
 from musictool.errors import MissingError
 from musictool.metrics import piano_roll
-from musictool.metrics.piano_roll import EXTRA, FOUND, MISSED, PICTURE_FORMATS, TRUE, draw, load_matplotlib
+from musictool.metrics.piano_roll import EXTRA, FOUND, MISSED, TRUE, draw
+from musictool.metrics.pictures import PICTURE_FORMATS, load_matplotlib
 from musictool.symbolic.notes import Notes
 
 

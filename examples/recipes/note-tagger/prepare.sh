@@ -1,5 +1,5 @@
 #!/bin/sh
-# Render the training set of the note tagger: some 38 hours in five collections.
+# Render the training set of the note tagger: some 59 hours in seven collections.
 #
 #   prepare.sh CORPORA FONTS OUT [HELD_OUT]
 #
@@ -14,11 +14,26 @@ set -eu
 corpora=$1 fonts=$2 out=$3 held_out=${4:-}
 here=$(dirname "$0")
 
-set -- --tuning 15 --velocity-spread 14 --draw-pedal 0.5 --jobs "${JOBS:-0}" --seed "${SEED:-0}" --skip-existing
+seed=${SEED:-0}
+
+set -- --tuning 15 --velocity-spread 14 --draw-pedal 0.5 --jobs "${JOBS:-0}" --skip-existing
 [ -z "${SHARD:-}" ] || set -- "$@" --shard "$SHARD"
+
+# Grand pianos, most of them the best there is, with a seed of their own.
+pianos() {
+    mtk data synth "$@" --seed $((seed + 1)) --lag 0:40 --transpose 5 --programs 0 \
+        --soundfont "$fonts/salamander-grand.sf2:6" --soundfont "$fonts/tj-piano.sf2:2" \
+        --soundfont "$fonts/musescore-general-hq-0.2.1.sf3:2" --soundfont "$fonts/fluidr3-gm.sf2" \
+        --soundfont "$fonts/generaluser-gs-1.47.sf2"
+}
+pianos "$corpora/pianomidi/midis" -o "$out/grands/" "$@" ${held_out:+--leave-out "$held_out"} --per-piece 3 --excerpt 60
+pianos "$corpora/pop909" -o "$out/grands-pop/" "$@" --excerpt 30
+
+# Everything, on every font.
+set -- "$@" --seed "$seed"
 for font in "$fonts"/*.sf[23]; do
     case $font in
-        *salamander*) set -- "$@" --soundfont "$font:4" ;; # the best piano there is plays most of the piano
+        *salamander*) set -- "$@" --soundfont "$font:4" ;;
         *) set -- "$@" --soundfont "$font" ;;
     esac
 done
