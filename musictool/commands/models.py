@@ -202,8 +202,6 @@ def verify_model(
 
     store = _store(environment)
     names = models or [model.name for model in store.installed()]
-    if not names:
-        environment.note("no models are here", context=str(store.models))
     errors: list[MusicToolError] = []
     for name in names:
         try:

@@ -272,7 +272,7 @@ from pathlib import Path
 from musictool.checkpoints.store import Store
 from musictool.inference.model_description import describe_model
 store = Store(Path({str(store.home)!r}))
-assert [model.name for model in store.installed()] == ["tiny"]
+assert [model.name for model in store.installed() if model.place == "store"] == ["tiny"]
 assert describe_model("tiny", store=store).parameters
 assert "torch" not in sys.modules
 """

@@ -262,7 +262,7 @@ def test_shares_say_how_often_a_collection_is_drawn(task, pairs):
 
 
 def test_shares_may_change_while_a_run_goes_on(task):
-    made = task(shares=(1.0, 1.0))
+    made = task()
     of_one, of_other = (
         [made.example(index, replace(made._data, shares=shares)) for index in range(6)]
         for shares in ((1.0, 0.0), (0.0, 1.0))
@@ -315,8 +315,8 @@ def test_training_sees_the_frames_that_transcription_sees(task, pairs, monkeypat
     for piece in transcriber.run([Sound("long", lambda: open_audio(path))]):
         piece.score()
     made = task(config)
-    (long, *_), first = made._collections, range(0, 1126, SEGMENT_FRAMES)
-    batch = made.collate([made._segment(long.pairs, 0, place, made._data) for place in first])
+    places = range(0, 1126, SEGMENT_FRAMES)
+    batch = made.collate([made._segment(made._all.pairs, 0, place, made._data) for place in places])
     assert batch["frames"].tolist() == [256, 256, 256, 256, 102]
     torch.testing.assert_close(made._features(batch), torch.cat(seen), atol=0, rtol=0)
 
