@@ -39,16 +39,21 @@ def token_loss(
         is_counted: bool [...], False at padding; at least one token counts.
         z_loss, label_smoothing: the weights; 0 turns each off.
     """
-    logits, targets = logits[is_counted].float(), targets[is_counted]  # [..., V] -> [n, V]
+    logits = logits.float()
+
+    def mean(values: Tensor) -> Tensor:
+        """Over what counts; padding is weighed with 0 and not cut out, for which a GPU would have to wait."""
+        return (values * is_counted).sum() / is_counted.sum()
+
     log_z = logits.logsumexp(dim=-1)
-    cross_entropy = (log_z - logits.gather(-1, targets[:, None]).squeeze(-1)).mean()
+    cross_entropy = mean(log_z - logits.gather(-1, targets[..., None]).squeeze(-1))
     fit = cross_entropy
     if label_smoothing:
         others = logits.shape[-1] - 1
         sure, each = 1 - label_smoothing, label_smoothing / others
-        of_all = (log_z * (others + 1) - logits.sum(dim=-1)).mean()  # the cross-entropies of all V tokens together
+        of_all = mean(log_z * (others + 1) - logits.sum(dim=-1))  # the cross-entropies of all V tokens together
         least = -(sure * math.log(sure) + others * each * math.log(each))
         fit = (sure - each) * cross_entropy + each * of_all - least
-    drift = z_loss * log_z.square().mean()
-    accuracy = (logits.detach().argmax(dim=-1) == targets).float().mean()
+    drift = z_loss * mean(log_z.square())
+    accuracy = mean((logits.detach().argmax(dim=-1) == targets).float())
     return TokenLoss(fit + drift, cross_entropy.detach(), drift.detach(), accuracy)

@@ -311,7 +311,7 @@ def test_sound_is_transcribed_and_lists_beside_it_are_references(mtk, references
 
     monkeypatch.setattr(eval_transcription, "_listener", listener)
     result = mtk("eval", "transcription", references, "-r", references, "--json", "--device", "cpu")
-    assert heard == [("mt3", "cpu", "fp32"), "a.flac", "b.flac"]
+    assert heard == [("note-tagger", "cpu", "fp32"), "a.flac", "b.flac"]
     assert {name: item["onset_recall"] for name, item in items_of(result)[0].items()} == {"a.flac": 1, "b.flac": 1}
     assert result.err.count("left out, since it is its own reference") == 3
     assert result.status == 0

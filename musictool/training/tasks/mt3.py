@@ -152,7 +152,7 @@ class MT3Transcription:
         if data.max_target_tokens > config.tokens_max:
             hint = f"data.max_target_tokens={config.tokens_max}"
             raise UsageError(f"the model writes {config.tokens_max} tokens at most", context="data", hint=hint)
-        _ = self._collections, self._valid
+        _ = self._each, self._valid
 
     def example(self, index: int, data: MT3Data) -> Segment:
         """A segment that begins on any frame; those of a collection come in an order that covers all of its sound.
@@ -162,10 +162,10 @@ class MT3Transcription:
             data: as it is at its step.
         """
         generator = np.random.default_rng((self._seed, index))
-        collection = self._collections[0]
+        collection = self._all
         if data.shares:
             share = np.array(data.shares) / sum(data.shares)
-            collection = self._collections[generator.choice(len(share), p=share)]
+            collection = self._each[generator.choice(len(share), p=share)]
         pair, first = collection.segment(item_at(index, collection.count, self._seed))
         first += int(generator.integers(min(SEGMENT_FRAMES, _frames(collection.pairs.pairs[pair]) - first)))
         if generator.random() < data.augment_share:
@@ -211,10 +211,14 @@ class MT3Transcription:
     # ------------------------------------------------------------------------------------------------------- examples
 
     @cached_property
-    def _collections(self) -> list[_Segments]:
-        """What `train` names: a collection for each share, or one of all."""
-        paths = [[path] for path in self._data.train] if self._data.shares else [self._data.train]
-        return [_Segments(open_collections(some)) for some in paths]
+    def _each(self) -> list[_Segments]:
+        """What `train` names, one by one."""
+        return [_Segments(open_collections([path])) for path in self._data.train]
+
+    @cached_property
+    def _all(self) -> _Segments:
+        """All of it together."""
+        return _Segments(Collection([pair for part in self._each for pair in part.pairs.pairs]))
 
     @cached_property
     def _valid(self) -> Collection:
