@@ -45,7 +45,7 @@ class NoteTagging:
     """
 
     def __init__(self, model: NoteTagger, device: torch.device, precision: PrecisionName, rows: int) -> None:
-        self._model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
         self.config = model.config
         self._front_end = LogFrequency(self.config.front_end).to(device)
         self._device = device

@@ -140,7 +140,7 @@ class NoteTagger(nn.Module):
         self.blocks = nn.ModuleList(_ResidualBlock(config.channels, *pair) for pair in dilations)
         self.norm = nn.LayerNorm(config.channels)
         self.head = nn.Linear(config.channels, len(HEADS))
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
         self._reset()
 
     def _reset(self) -> None:
