@@ -1,4 +1,4 @@
-"""Variations of a score, as data for training: transposed, stretched in time, played with other dynamics.
+"""Variations of a score, as data for training: transposed, stretched in time, with other dynamics or other chords.
 
 Every draw comes from the generator that is passed in.
 """
@@ -6,11 +6,12 @@ Every draw comes from the generator that is passed in.
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from musictool.errors import UsageError
+from musictool.symbolic.chord_substitution import substituted
 from musictool.symbolic.notes import KeySignature, Score, TempoMap
 
 _RANGE = re.compile(r"(-?[0-9.]+)\.\.(-?[0-9.]+)")
@@ -24,20 +25,22 @@ class Augmentation:
         pitch: semitones, lowest and highest; a piece is never moved so far that a note would leave 0..127.
         time: factors of duration, lowest and highest, drawn evenly on a log scale.
         velocity: largest change of a note's velocity.
+        substitute: how likely a dominant on its way to the tonic is replaced (`chord_substitution`).
     """
 
     pitch: tuple[int, int] = (0, 0)
     time: tuple[float, float] = (1.0, 1.0)
     velocity: int = 0
+    substitute: float = 0.0
 
     @classmethod
     def parse(cls, text: str) -> Augmentation:
-        """Read `pitch=-5..6,time=0.9..1.1,velocity=8`.
+        """Read `pitch=-5..6,time=0.9..1.1,velocity=8,substitute=0.3`.
 
         Raises:
             UsageError: it is not of that form, or a range makes no sense.
         """
-        hint = "write pitch=-5..6,time=0.9..1.1,velocity=8 or some of these"
+        hint = "write pitch=-5..6,time=0.9..1.1,velocity=8,substitute=0.3 or some of these"
         settings: dict = {}
         for part in text.split(","):
             key, _, value = part.strip().partition("=")
@@ -45,6 +48,8 @@ class Augmentation:
             try:
                 if key == "velocity":
                     settings[key] = int(value)
+                elif key == "substitute":
+                    settings[key] = float(value)
                 elif key in ("pitch", "time") and span:
                     number = int if key == "pitch" else float
                     settings[key] = (number(span[1]), number(span[2]))
@@ -57,15 +62,16 @@ class Augmentation:
             raise UsageError("a range of --augment is empty or too wide", hint="time lies within 0.1..10")
         if not 0 <= made.velocity <= 127:
             raise UsageError("velocity in --augment lies within 0..127", hint=hint)
+        if not 0 <= made.substitute <= 1:
+            raise UsageError("substitute in --augment lies within 0..1", hint=hint)
         return made
-
-    def to_json(self) -> dict:
-        """The settings as plain values."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
 
 def augmented(score: Score, settings: Augmentation, generator: np.random.Generator) -> tuple[Score, dict]:
-    """One variation of a score, and what was drawn for it."""
+    """One variation of a score, and what was drawn for it; `substituted` counts cadences that were changed."""
+    drawn: dict = {}
+    if settings.substitute:
+        score, drawn["substituted"] = substituted(score, settings.substitute, generator)
     lowest, highest = settings.pitch
     pitch = score.notes.pitch[~score.notes.is_drum]
     if len(pitch):
@@ -73,7 +79,7 @@ def augmented(score: Score, settings: Augmentation, generator: np.random.Generat
     semitones = int(generator.integers(lowest, highest + 1)) if lowest <= highest else 0
     stretch = float(np.exp(generator.uniform(*np.log(settings.time))))
     jitter = generator.integers(-settings.velocity, settings.velocity + 1, len(score.notes))
-    drawn = {"pitch": semitones, "time": round(stretch, 6), "velocity": settings.velocity}
+    drawn |= {"pitch": semitones, "time": round(stretch, 6), "velocity": settings.velocity}
     return stretched(transposed(with_jitter(score, jitter), semitones), drawn["time"]), drawn
 
 
