@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Annotated, BinaryIO
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from musictool.cli.environment import UNPRINTABLE, Environment, environment_of
 from musictool.cli.exit_status import ExitStatus
-from musictool.cli.files import OutputPlan, Source, atomic_writer, expand_inputs
+from musictool.cli.files import OutputPlan, Source, atomic_writer
 from musictool.cli.options import (
     DeviceOption,
     ForceOption,
@@ -25,18 +24,17 @@ from musictool.cli.options import (
     PrecisionOption,
 )
 from musictool.cli.parallel import parallel_map, use_one_thread
-from musictool.cli.progress import track
-from musictool.errors import FindingsError, InputError, MusicToolError, UsageError
+from musictool.commands.eval_items import Items, Table, are_fulfilled, demand_records, find_sources, tracked
+from musictool.errors import InputError, UsageError
 from musictool.metrics.granularity import Granularity
-from musictool.stream.records import StreamError
 
 if TYPE_CHECKING:
     from musictool.inference.transcription import Transcriber
     from musictool.metrics.assertions import Assertion
+    from musictool.metrics.averages import Scores
     from musictool.metrics.note_files import References
-    from musictool.metrics.transcription import Comparison, Scores
+    from musictool.metrics.transcription import Comparison
     from musictool.symbolic.notes import Score
-    from musictool.symbolic.schemes import Scheme
 
 EXAMPLES = (
     "mtk tokenize examples/waltz.mid | mtk eval transcription --reference examples/",
@@ -140,7 +138,7 @@ def eval_transcription(
     environment = environment_of(context)
     use_one_thread()
     from musictool.metrics.assertions import Assertion
-    from musictool.metrics.note_files import KIND_OF_SUFFIX, References
+    from musictool.metrics.note_files import References
     from musictool.metrics.note_matching import Tolerances
     from musictool.metrics.transcription import METRICS, Comparison, mean_scores
     from musictool.symbolic.schemes import find_scheme
@@ -151,31 +149,32 @@ def eval_transcription(
     pictures = _picture_plan(plot, force)
     own = find_scheme(scheme) if scheme else None
     references = References(reference, own)
-    suffixes = [suffix for suffix in KIND_OF_SUFFIX if suffix != ".txt"]  # a folder's .txt is as likely its readme
-    sources = expand_inputs(inputs, suffixes, environment)
+    sources = find_sources(inputs, environment, ("midi", "table", "stream", "audio"))
 
-    listen = _listener(model, device, precision, environment)
-    run = _Run(environment, references, comparison, pictures, own, listen)
-    results = parallel_map(_compare, run.tasks(sources), jobs)
+    items = Items(environment, own)
+    tasks = _tasks(items, sources, references, comparison, pictures, _listener(model, device, precision, environment))
+    results = parallel_map(_compare, tasks, jobs)
     scored: list[_Result] = []
-    with ExitStack() as stack:
-        if as_json or not environment.is_stdout_terminal:  # there the table itself shows how far the run is
-            results = stack.enter_context(track(results, environment, label="eval"))
-        show = None if as_json else _table(environment)
-        for result in results:
-            if run.accepts(result):
-                scored.append(result)
-                if show is not None:
-                    show(result.name, result.scores, result.note_counts)
+    table = None if as_json else _table(environment)
+    with tracked(results, environment, by_table=table is not None) as watched:
+        for result in watched:
+            if result.error is not None:
+                items.fail(result.name, result.error)
+                continue
+            if not result.note_counts[0]:
+                environment.warn("the reference has no notes: every score is 0", context=result.name)
+            scored.append(result)
+            if table is not None:
+                table.row([*_cells(result.scores), *map(str, result.note_counts)], result.name)
     mean = mean_scores(result.scores for result in scored)
-    if show is None:
-        environment.stdout.write(_json(scored, mean, run.failures, comparison, demands))
+    if table is None:
+        environment.stdout.write(_json(scored, mean, items.failures, comparison, demands))
     elif scored:
-        show(f"mean of {len(scored)}", mean, ("", ""))
-    are_fulfilled = [_is_fulfilled(demand, mean[demand.metric], environment) for demand in demands]
-    if run.broken is not None:
-        raise run.broken
-    return ExitStatus.FINDINGS if run.failures or not all(are_fulfilled) else ExitStatus.DONE
+        table.row([*_cells(mean), "", ""], f"mean of {len(scored)}")
+    is_good = are_fulfilled(demands, mean, environment)
+    if items.broken is not None:
+        raise items.broken
+    return ExitStatus.FINDINGS if items.failures or not is_good else ExitStatus.DONE
 
 
 def _listener(model: str, device: str, precision: Precision, environment: Environment) -> Callable[[Path], Score]:
@@ -270,130 +269,38 @@ def _title(name: str, scores: Scores) -> str:
     return "     ".join([UNPRINTABLE.sub("_", name)[:TITLE_NAME_CHARACTERS], *f1s])
 
 
-class _Run:
-    """One run: finds what belongs together, remembers what went wrong.
+def _tasks(
+    items: Items,
+    sources: Sequence[Source],
+    references: References,
+    comparison: Comparison,
+    pictures: OutputPlan | None,
+    listen: Callable[[Path], Score],
+) -> Iterator[_Task]:
+    """The task of every item that has a reference, with a place for its picture if one is asked for.
 
-    Attributes:
-        failures: items that have no scores, as plain JSON values.
-        broken: why a stream could not be read to its end.
+    Raises:
+        InputError: the only input, a file, cannot be read.
     """
-
-    def __init__(
-        self,
-        environment: Environment,
-        references: References,
-        comparison: Comparison,
-        pictures: OutputPlan | None,
-        own: Scheme | None,
-        listen: Callable[[Path], Score],
-    ) -> None:
-        self.failures: list[dict[str, str]] = []
-        self.broken: InputError | None = None
-        self._environment = environment
-        self._references = references
-        self._comparison = comparison
-        self._pictures = pictures
-        self._own = own
-        self._listen = listen
-        self._is_alone = False
-
-    def tasks(self, sources: Sequence[Source]) -> Iterator[_Task]:
-        """Every item that can be compared, made as it is asked for.
-
-        Raises:
-            InputError: the only input, a file, cannot be read.
-        """
-        for source in sources:
-            try:
-                if source.error is not None:
-                    raise source.error
-                self._is_alone = len(sources) == 1
-                yield from self._tasks_of(source)
-            except StreamError as error:
-                if len(sources) > 1:
-                    self._environment.item_failed(source.name, error)
-                self.broken = error
-            except OSError as error:
-                reason = (error.strerror or "cannot be read").lower()
-                self.fail(source.name, InputError(reason, context=str(source.path or "standard input")))
-            except InputError as error:
-                self.fail(source.name, error)
-
-    def fail(self, name: str, error: MusicToolError) -> None:
-        """Name an item that has no scores; if it is all there is, end the run."""
-        if self._is_alone and error.code != "no-reference":
-            raise error
-        self.failures.append({"item": name, "code": error.code, "message": str(error)})
-        self._environment.item_failed(name, error)
-
-    def accepts(self, result: _Result) -> bool:
-        """Whether an item has scores; one that has none is named."""
-        if result.error is not None:
-            self.fail(result.name, result.error)
-            return False
-        if not result.note_counts[0]:
-            self._environment.warn("the reference has no notes: every score is 0", context=result.name)
-        return True
-
-    def _tasks_of(self, source: Source) -> Iterator[_Task]:
-        from musictool.metrics.note_files import kind_of, split_suffix
-
-        if source.path is None:
-            yield from self._tasks_of_stream(self._environment.stdin, "standard input")
-            return
-        with open(source.path, "rb") as file:
-            kind = kind_of(source.path, file.read(12))
-        if kind == "stream":
-            with open(source.path, "rb") as file:
-                yield from self._tasks_of_stream(file, str(source.path))
-            return
-        stem, _ = split_suffix(source.path.name)
-        for task in self._task(source.path, source.name, stem):
-            yield replace(task, estimate=self._listen(source.path)) if kind == "audio" else task
-
-    def _tasks_of_stream(self, raw: BinaryIO, context: str) -> Iterator[_Task]:
-        from musictool.metrics.note_files import stream_scores
-        from musictool.stream.files import decompressing
-
-        self._is_alone = False
-        with decompressing(raw, context) as plain:
-            for name, score in stream_scores(plain, context, self._own):
-                if isinstance(score, MusicToolError):
-                    self.fail(name, score)
-                else:
-                    yield from self._task(score, name)
-
-    def _task(self, estimate: Score | Path, *names: str) -> Iterator[_Task]:
-        """The task of an item that has a reference, and a place for its picture if one is asked for."""
-        try:
-            reference = self._references.find(*names)
-            if isinstance(reference, Path) and isinstance(estimate, Path) and reference.samefile(estimate):
-                self._environment.note("left out, since it is its own reference", context=str(estimate))
-                return
-            task = _Task(names[0], estimate, reference, self._comparison)
-            if self._pictures is not None:
-                task = replace(task, picture=self._pictures.path_for(names[0]), force=self._pictures.force)
-                self._pictures.check(task.picture)
-        except InputError as error:
-            self.fail(names[0], error)
-        else:
-            yield task
+    for candidate, reference in items.pairs(sources, references):
+        with items.failing(candidate.name):
+            picture = None
+            if pictures is not None:
+                picture = pictures.path_for(candidate.name)
+                pictures.check(picture)
+            estimate = candidate.notes
+            if candidate.is_sound and isinstance(estimate, Path):
+                estimate = listen(estimate)
+            force = pictures is not None and pictures.force
+            yield _Task(candidate.name, estimate, reference, comparison, picture, force)
 
 
-def _table(environment: Environment) -> Callable[[str, Scores, tuple[object, object]], None]:
-    """Print the head of a table; what prints a row of it."""
+def _table(environment: Environment) -> Table:
+    return Table(environment, [*_COLUMNS, f"{'played':>7}", f"{'found':>7}"])
 
-    def write(line: str) -> None:
-        environment.stdout.write(line.encode() + b"\n")
-        environment.stdout.flush()
 
-    def show(name: str, scores: Scores, note_counts: tuple[object, object]) -> None:
-        cells = [f"{_cell(metric, scores[metric]):>{len(heading)}}" for heading, metric in _COLUMNS.items()]
-        cells += [f"{count:>7}" for count in note_counts]
-        write("  ".join([*cells, UNPRINTABLE.sub("_", name)]))
-
-    write("  ".join([*_COLUMNS, f"{'played':>7}", f"{'found':>7}", "item"]))
-    return show
+def _cells(scores: Scores) -> list[str]:
+    return [_cell(metric, scores[metric]) for metric in _COLUMNS.values()]
 
 
 def _cell(metric: str, value: float | None) -> str:
@@ -416,16 +323,6 @@ def _json(
         "items": [{"item": r.name, **dict(zip(counts, r.note_counts)), **r.scores} for r in scored],
         "mean": mean,
         "failed": failures,
-        "assertions": [{"condition": d.text, "holds": d.holds(mean[d.metric])} for d in demands],
+        "assertions": demand_records(demands, mean),
     }
     return json.dumps(record, allow_nan=False).encode() + b"\n"
-
-
-def _is_fulfilled(demand: Assertion, value: float | None, environment: Environment) -> bool:
-    """Whether a mean is as it has to be; if not, it is said by how much."""
-    if demand.holds(value):
-        return True
-    found = "there is none" if value is None else f"it is {value:.6g}"
-    message = f"mean {demand.metric} is to be {demand.symbol} {demand.bound:g}, and {found}"
-    environment.error(FindingsError(message, context="--assert", code="assertion"))
-    return False

@@ -57,7 +57,8 @@ def tokenize(
             "--augment",
             metavar="SPEC",
             show_default=False,
-            help="Add variations of each item: pitch=-5..6,time=0.9..1.1,velocity=8 or some of these.",
+            help="Add variations of each item: pitch=-5..6,time=0.9..1.1,velocity=8,substitute=0.3 or some of these; "
+            "substitute replaces dominant chords, each that likely.",
         ),
     ] = None,
     copies: Annotated[

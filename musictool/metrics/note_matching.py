@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from musictool.errors import InputError, UsageError
+from musictool.metrics.spans import intervals
 from musictool.symbolic.notes import Notes
 
 BLOCK_NOTES = 256
 PAIRS_MAX = 1 << 24  # of one block: 4096 notes of one pitch, each close to the next, against as many
-SHORTEST_SECONDS = 0.001
 
 _ROUNDING_SECONDS = 10.0**-mir_eval.transcription.N_DECIMALS  # of distances, by mir_eval
 
@@ -81,12 +81,6 @@ def match_notes(reference: Notes, estimate: Notes, tolerances: Tolerances, *, wi
         raise _too_dense() from error
     matched = np.concatenate(pairs)
     return matched[np.argsort(matched[:, 0])]
-
-
-def intervals(notes: Notes) -> NDArray[np.float64]:
-    """Onsets and offsets, [n, 2], as mir_eval takes them: every note lasts, at least for a millisecond."""
-    onset = notes.onset_seconds
-    return np.column_stack([onset, np.maximum(notes.offset_seconds, onset + SHORTEST_SECONDS)])
 
 
 def frequencies_hz(pitch: NDArray[np.int16]) -> NDArray[np.float64]:

@@ -34,15 +34,14 @@ import mir_eval
 import numpy as np
 from numpy.typing import NDArray
 
-from musictool.errors import InputError, UsageError
+from musictool.errors import UsageError
+from musictool.metrics.averages import Scores, mean_of
 from musictool.metrics.granularity import Granularity
-from musictool.metrics.note_matching import Tolerances, intervals, match_notes
+from musictool.metrics.note_matching import Tolerances, match_notes
+from musictool.metrics.spans import check_times, covered, frames_of, intervals
 from musictool.symbolic.notes import Notes, Score
 from musictool.symbolic.synthesis import sounding_until
 
-Scores = dict[str, "float | None"]
-
-FRAMES_PER_SECOND = 100
 VELOCITY_TOLERANCE = 0.1
 METRICS = (
     "onset_precision",
@@ -144,14 +143,8 @@ def validate(reference: Notes, estimate: Notes) -> None:
     Raises:
         InputError: a time is no number or lies before the start, or a note ends before it begins.
     """
-    for label, notes in (("reference", reference), ("estimate", estimate)):
-        onset, offset = notes.onset_seconds, notes.offset_seconds
-        if not (np.isfinite(onset).all() and np.isfinite(offset).all()):
-            raise InputError(f"the {label} holds a time that is no number")
-        if (onset < 0).any():
-            raise InputError(f"the {label} holds a note that begins before the start")
-        if (offset < onset).any():
-            raise InputError(f"the {label} holds a note that ends before it begins")
+    check_times(reference, "reference")
+    check_times(estimate, "estimate")
 
 
 def rates(correct: float, true: float, guessed: float) -> dict[str, float]:
@@ -221,8 +214,9 @@ def frame_counts(reference: Notes, estimate: Notes) -> tuple[int, int, int]:
     which takes frames one by one and pitches within its range only.
     """
     true, guessed = _sounding(reference), _sounding(estimate)
-    either = _covered(np.concatenate([true, guessed]))
-    in_reference, in_estimate = _covered(true), _covered(guessed)
+    either, in_reference, in_estimate = (
+        int(covered(spans)) for spans in (np.concatenate([true, guessed]), true, guessed)
+    )
     return in_reference + in_estimate - either, in_reference, in_estimate
 
 
@@ -244,12 +238,7 @@ def mean_scores(items: Iterable[Mapping[str, float | None]]) -> Scores:
     Args:
         items: scores of each.
     """
-    items = list(items)
-    means: Scores = {}
-    for name in METRICS:
-        values = [value for item in items if (value := item[name]) is not None]
-        means[name] = float(np.mean(values)) if values else None
-    return means
+    return mean_of(items, METRICS)
 
 
 def _instruments(notes: Notes) -> NDArray[np.int16]:
@@ -259,13 +248,4 @@ def _instruments(notes: Notes) -> NDArray[np.int16]:
 
 def _sounding(notes: Notes) -> NDArray[np.int64]:
     """The first frame of each note and the one after its last, [n, 2], pitches set apart."""
-    frames = np.ceil(np.round(intervals(notes) * FRAMES_PER_SECOND, 4)).astype(np.int64)
-    return frames + notes.pitch.astype(np.int64)[:, None] * _PITCH_STRIDE
-
-
-def _covered(spans: NDArray[np.int64]) -> int:
-    """How many frames lie in one or more of some spans, [n, 2]."""
-    first, end = spans[np.argsort(spans[:, 0])].T
-    reached = np.maximum.accumulate(end)
-    fresh_from = np.maximum(first, np.append(first[:1], reached[:-1]))
-    return int(np.maximum(end - fresh_from, 0).sum())
+    return frames_of(intervals(notes)) + notes.pitch.astype(np.int64)[:, None] * _PITCH_STRIDE

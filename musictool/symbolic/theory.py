@@ -198,7 +198,7 @@ def theory_frames(notes: Notes, count: int, hop_seconds: float = 0.25, width_sec
     Returns:
         The factors, each [F, width]: frame k's are what `theory_of` says of its window.
     """
-    start = (np.arange(count) + 0.5) * hop_seconds - width_seconds / 2
+    start = (np.arange(count, dtype=np.float64) + 0.5) * hop_seconds - width_seconds / 2
     return theory_windows(notes, Windows(start, start + width_seconds))
 
 

@@ -149,6 +149,34 @@ def test_names_say_what_the_numbers_mean() -> None:
     assert value(swell, "dynamics", "velocity 98") == pytest.approx((0.5 * 0.2) ** 0.5)
 
 
+def test_a_note_held_into_a_window_is_its_melody_and_harmony_but_no_attack() -> None:
+    held = theory_of(Notes.of([0.0], [4.0], [71]), 2.0, 3.0)
+    assert value(held, "melody", "present") == value(held, "harmony", "pitch class B") == 1
+    assert value(held, "melody", "first pitch class B") == 1
+    assert not held.rhythm.any()
+    assert not held.dynamics.any()
+
+
+def test_statistics_are_numpys() -> None:
+    random = np.random.default_rng(5)
+    for count in (3, 8, 21):
+        onset = np.arange(count) * 0.3
+        velocity, pitch = random.integers(1, 128, count), random.integers(40, 90, count)
+        theory = theory_of(Notes.of(onset, onset + 0.2, pitch, velocity))
+        for name, share in (("lower quartile", 0.25), ("median", 0.5), ("upper quartile", 0.75)):
+            expected = np.sort(velocity)[round(share * (count - 1))] / 127
+            assert value(theory, "dynamics", name) == pytest.approx(expected), name
+        slope = np.corrcoef(np.arange(count), velocity)[0, 1]
+        assert value(theory, "dynamics", "slope") == pytest.approx(slope, abs=1e-6)
+        assert value(theory, "dynamics", "mean") == pytest.approx(velocity.mean() / 127)
+        assert value(theory, "dynamics", "spread") == pytest.approx(min(velocity.std() / 32, 1))
+        assert value(theory, "dynamics", "accent") == pytest.approx(min((velocity.max() - velocity.mean()) / 64, 1))
+        assert value(theory, "melody", "mean pitch") == pytest.approx((pitch.mean() - 64) / 64)
+        assert value(theory, "melody", "range") == pytest.approx(min(np.ptp(pitch) / 36, 1))
+        assert value(theory, "melody", "leaps") == pytest.approx(np.mean(abs(np.diff(pitch)) >= 5))
+        assert value(theory, "rhythm", "density") == pytest.approx(np.log2(1 + count / (onset[-1] + 0.2)) / 5)
+
+
 def test_offbeats_held_over_the_beat_are_syncopation() -> None:
     """Eighths at 0.5 s a beat; then the same with every beat but the first of a bar tied over from before."""
     beats = np.arange(0, 8, 0.5)
