@@ -11,12 +11,14 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
 from musictool.checkpoints.files import remove, replacing
-from musictool.errors import InputError
+from musictool.checkpoints.native import read_facts
+from musictool.errors import InputError, MusicToolError
+from musictool.models.registry import config_from_dict
 from musictool.training.runs import CHECKPOINTS_NAME, STATE_NAME, RunFolder
 
 if TYPE_CHECKING:
@@ -87,16 +89,24 @@ class Checkpoints:
         try:
             self._accelerator.load_state(str(self._folder.state(step)))
         except Exception as error:  # pickles and tensors in six files: whatever is wrong, they are damaged
-            raise InputError(
-                f"the checkpoint is damaged: {_first_line(error)}",
-                context=str(self._folder.state(step)),
-                hint=f"remove the folder {self._folder.checkpoint(step)} to go on from the one before it",
-                code="bad-checkpoint",
-            ) from error
+            raise _damaged(self._folder, step, error) from error
 
     def _remove_oldest(self) -> None:
         for step in self._folder.checkpoint_steps()[: -self._keep]:
             remove(self._folder.checkpoint(step))
+
+
+def saved_config(folder: RunFolder, step: int) -> Any:
+    """The configuration of a checkpoint's model: the recipe's, as evaluations have changed it.
+
+    Raises:
+        InputError: the checkpoint is damaged.
+    """
+    try:
+        facts = read_facts(folder.checkpoint(step))
+        return config_from_dict({"family": facts.family, **facts.config})
+    except (MusicToolError, OSError) as error:
+        raise _damaged(folder, step, error) from error
 
 
 def clear_leftovers(folder: RunFolder) -> None:
@@ -145,6 +155,17 @@ def _try_to_write(folder: Path) -> OSError | None:
     return None
 
 
+def _damaged(folder: RunFolder, step: int, error: Exception) -> InputError:
+    """What to say of a checkpoint that cannot be read."""
+    path = folder.checkpoint(step)
+    return InputError(
+        f"the checkpoint is damaged: {_first_line(error)}",
+        context=str(path),
+        hint=f"remove the folder {path} to go on from the one before it",
+        code="bad-checkpoint",
+    )
+
+
 def _sync(folder: Path) -> None:
     """Wait until all files of a folder are on the disk."""
     for path in folder.rglob("*"):
@@ -154,4 +175,5 @@ def _sync(folder: Path) -> None:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+    text = error.message if isinstance(error, MusicToolError) else str(error)
+    return (text.splitlines() or [type(error).__name__])[0][:200]

@@ -9,7 +9,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,7 +29,7 @@ from musictool.training.interrupts import Interrupts
 from musictool.training.loop import Keeping, Record, Trainer
 from musictool.training.recipe import Recipe, build_recipe, changed_values, recipe_to_toml
 from musictool.training.runs import MetricsFile, RunFolder
-from musictool.training.saving import clear_leftovers
+from musictool.training.saving import clear_leftovers, saved_config
 from musictool.training.task import Task, find_task
 
 if TYPE_CHECKING:
@@ -105,11 +105,14 @@ def train(order: Order, store: Store, report: Callable[[Record], None], watch: W
         if is_main:
             _open_folder(order)
         accelerator.wait_for_everyone()
+        steps = folder.checkpoint_steps()
+        if steps:
+            plan = replace(plan, config=saved_config(folder, steps[-1]))
         model = _build_model(recipe, plan, store)
         with MetricsFile(folder.metrics) if is_main else nullcontext() as metrics:
             keeping = Keeping(folder, partial(_write_model, order, plan), partial(_record, metrics, report))
             trainer = Trainer(accelerator, recipe, task, model, keeping, interrupts)
-            if steps := folder.checkpoint_steps():
+            if steps:
                 trainer.resume(steps[-1])
             if not trainer.ending:
                 _take_steps(trainer, recipe, metrics, watch)
@@ -190,7 +193,7 @@ def _write_model(
 ) -> None:
     """Write a model in our own format, with a card that says how it came about."""
     recipe = order.recipe
-    values = config_to_dict(plan.config)
+    values = config_to_dict(model.config)  # an evaluation may have changed it
     family = values.pop("family")
     source = {"format": "mtk train", "name": order.folder.path.resolve().name, "step": str(step)}
     parameters = sum(parameter.numel() for parameter in model.parameters())
