@@ -27,7 +27,10 @@ _mtk() {
         "transcribe --device") words="auto cpu cuda" ;;
         "transcribe --precision") words="fp32 bf16" ;;
         "transcribe --log") words="text json" ;;
+        "transfer --device") words="auto cpu cuda" ;;
+        "transfer --log") words="text json" ;;
         "validate --log") words="text json" ;;
+        "describe --log") words="text json" ;;
         "train --device") words="auto cpu cuda" ;;
         "train --log") words="text json" ;;
         "finetune --device") words="auto cpu cuda" ;;
@@ -50,13 +53,16 @@ _mtk() {
         "eval transcription --device") words="auto cpu cuda" ;;
         "eval transcription --precision") words="fp32 bf16" ;;
         "eval transcription --log") words="text json" ;;
+        "eval symbolic --log") words="text json" ;;
         *)
             case $verb in
-                "") words="tokenize decode transcribe validate train finetune monitor models data eval" options="--help -h --version --debug --quiet -q --log" ;;
+                "") words="tokenize decode transcribe transfer validate describe train finetune monitor models data eval" options="--help -h --version --debug --quiet -q --log" ;;
                 "tokenize") words="" options="--output -o --scheme -s --names --show-vocab --style --augment --copies --from --seed --jobs -j --shard --force -f --skip-existing --help -h --debug --quiet -q --log" ;;
                 "decode") words="" options="--output -o --format --scheme -s --soundfont --synthesizer --rate --bits --jobs -j --shard --force -f --skip-existing --help -h --debug --quiet -q --log" ;;
                 "transcribe") words="" options="--output -o --model --scheme -s --instruments --steady --no-steady --names --batch --device --precision --shard --force -f --skip-existing --help -h --debug --quiet -q --log" ;;
+                "transfer") words="" options="--output -o --style --mix --strength --keep --instruments --steps --guidance --eta --temperature --model --scheme -s --names --seed --device --shard --force -f --skip-existing --help -h --debug --quiet -q --log" ;;
                 "validate") words="" options="--rules --set --json --good --bad --strict --scheme --jobs -j --shard --force -f --help -h --debug --quiet -q --log" ;;
+                "describe") words="" options="--every --json --scheme --jobs -j --help -h --debug --quiet -q --log" ;;
                 "train") words="" options="--output -o --preset --resume --dry-run --device --help -h --debug --quiet -q --log" ;;
                 "finetune") words="" options="--data --model --output -o --resume --dry-run --device --help -h --debug --quiet -q --log" ;;
                 "monitor") words="" options="--watch -w --live --plot --metric --json --every --force -f --help -h --debug --quiet -q --log" ;;
@@ -70,8 +76,9 @@ _mtk() {
                 "data") words="synth split" options="--help -h --debug --quiet -q --log" ;;
                 "data synth") words="" options="--output -o --soundfont --programs --melody --monophonic --excerpt --per-piece --lag --tuning --transpose --velocity-spread --draw-pedal --drums --no-drums --augment --rate --leave-out --seed --jobs -j --shard --force -f --skip-existing --help -h --debug --quiet -q --log" ;;
                 "data split") words="" options="--output -o --fractions --seed --leave-out --group-by --extend --jobs -j --force -f --help -h --debug --quiet -q --log" ;;
-                "eval") words="transcription" options="--help -h --debug --quiet -q --log" ;;
+                "eval") words="transcription symbolic" options="--help -h --debug --quiet -q --log" ;;
                 "eval transcription") words="" options="--reference -r --json --assert --plot --onset-tolerance --offset-ratio --offset-min-tolerance --duration --pedal --granularity --scheme --model --device --precision --jobs -j --force -f --help -h --debug --quiet -q --log" ;;
+                "eval symbolic") words="" options="--reference -r --corpus --json --assert --scheme --jobs -j --help -h --debug --quiet -q --log" ;;
             esac
             [[ $current == -* ]] && words=$options
             ;;

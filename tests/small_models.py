@@ -11,6 +11,7 @@ from musictool.audio.spectrogram import LogFrequencyConfig
 from musictool.checkpoints.native import ModelFacts, write_native
 from musictool.models.mt3 import MT3, MT3Config
 from musictool.models.note_tagger import NoteTagger, NoteTaggerConfig
+from musictool.models.tatumflow import TatumFlow, TatumFlowConfig
 
 SMALL_MT3 = MT3Config(width=16, heads=2, head_width=8, hidden=32, encoder_layers=1, decoder_layers=2, tokens_max=24)
 """Over the real vocabulary and front end; its sequences seldom end by themselves."""
@@ -23,6 +24,20 @@ SMALL_NOTE_TAGGER = NoteTaggerConfig(
     front_end=LogFrequencyConfig(windows_samples=(2048, 512)),
 )
 """Sees what the real one sees, but less far."""
+
+SMALL_TATUMFLOW = TatumFlowConfig(
+    styles=("pop", "classical", "jazz", "game"),
+    frames_max=32,
+    tokens_max=192,
+    width=32,
+    heads=4,
+    hidden=48,
+    decoder_layers=1,
+    diffusion_layers=1,
+    latent_width=8,
+    style_width=8,
+)
+"""Over the real vocabulary and theory; its windows are of 8 s."""
 
 
 def install_small_mt3(home: Path) -> None:
@@ -53,4 +68,24 @@ def random_note_tagger(config: NoteTaggerConfig = SMALL_NOTE_TAGGER) -> NoteTagg
         for block in model.blocks:
             block.near.weight.mul_(8.0)
         model.head.bias.zero_()
+    return model.eval()
+
+
+def install_small_tatumflow(home: Path) -> None:
+    """Write a random model to a store, under the name `tatumflow`; it makes some music of any."""
+    folder = home / "models" / "tatumflow"
+    folder.mkdir(parents=True)
+    facts = ModelFacts("tatumflow", "tatumflow-small", asdict(SMALL_TATUMFLOW))
+    write_native(folder, random_tatumflow().state_dict(), facts, "A random model.\n")
+
+
+def random_tatumflow(config: TatumFlowConfig = SMALL_TATUMFLOW) -> TatumFlow:
+    """A TatumFlow in which style, theory, source and every id counts, in evaluation mode."""
+    torch.manual_seed(1)
+    model = TatumFlow(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if not parameter.any():
+                parameter.normal_(std=0.3)
+        model.decoder.now.weight.mul_(8.0)  # else an id is followed by itself
     return model.eval()

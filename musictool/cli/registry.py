@@ -44,9 +44,11 @@ COMMANDS: dict[str, CommandEntry] = {
     "transcribe": CommandEntry(
         "musictool.commands.transcribe", "transcribe", "Turn sound into a token stream of the notes in it."
     ),
+    "transfer": CommandEntry("musictool.commands.transfer", "transfer", "Carry pieces over to another style."),
     "validate": CommandEntry(
         "musictool.commands.validate", "validate", "Check MIDI, sound, token streams and corpora."
     ),
+    "describe": CommandEntry("musictool.commands.describe", "describe", "Say what is going on in a piece, bar by bar."),
     "train": CommandEntry("musictool.commands.train", "train", "Train a model as a recipe says, or go on with it."),
     "finetune": CommandEntry(
         "musictool.commands.finetune", "finetune", "Go on with a model's weights, on data of your own."
@@ -70,6 +72,9 @@ COMMANDS: dict[str, CommandEntry] = {
     ),
     "eval transcription": CommandEntry(
         "musictool.commands.eval_transcription", "eval_transcription", "Hold notes against the notes that were played."
+    ),
+    "eval symbolic": CommandEntry(
+        "musictool.commands.eval_symbolic", "eval_symbolic", "Say what pieces are like, alone or beside others."
     ),
 }
 

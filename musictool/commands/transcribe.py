@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,16 +26,14 @@ from musictool.cli.options import (
     SkipExistingOption,
 )
 from musictool.cli.progress import AudioMeter, audio_meter
+from musictool.cli.sinks import StreamSink, open_sink
 from musictool.errors import InputError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from musictool.audio.reading import AudioReader
     from musictool.inference.transcription import Piece, Transcriber, Transcription
     from musictool.stream.writer import StreamWriter
     from musictool.symbolic.schemes import Scheme
-    from musictool.symbolic.vocabulary import Vocabulary
 
 EXAMPLES = (
     "mtk transcribe examples/waltz.ogg | mtk decode -o waltz-heard.mid --force",
@@ -120,8 +118,8 @@ def transcribe(
     transcriber = open_transcriber(options, Store.from_environ(environment.environ))
     chosen = wanted or find_scheme(transcriber.scheme_name)
     stage = _stage(transcriber, options, chosen, instruments)
-    with _open_sink(plan, environment, names=chosen.vocabulary if names else None) as sink:
-        run = _Run(environment, transcriber, chosen, stage, sink)
+    with open_sink(plan, environment) as sink:
+        run = _Run(environment, transcriber, chosen, stage, sink, with_names=names)
         run.transcribe(sources, is_alone=len(found) == 1)
     return ExitStatus.FINDINGS if run.has_failed else ExitStatus.DONE
 
@@ -152,7 +150,9 @@ class _Run:
         transcriber: Transcriber,
         scheme: Scheme,
         stage: Mapping[str, Any],
-        sink: _Sink,
+        sink: StreamSink,
+        *,
+        with_names: bool,
     ) -> None:
         self.has_failed = False
         self._environment = environment
@@ -160,6 +160,7 @@ class _Run:
         self._scheme = scheme
         self._stage = stage
         self._sink = sink
+        self._names = scheme.vocabulary if with_names else None
 
     def transcribe(self, sources: Sequence[Source], *, is_alone: bool) -> None:
         """Write an item for each source.
@@ -177,7 +178,7 @@ class _Run:
         ):
             for number, (source, piece) in enumerate(zip(wanted, pieces, strict=True), 1):
                 try:
-                    with self._sink.writer(piece.name) as writer:
+                    with self._sink.writer(piece.name, self._names) as writer:
                         self._write(piece, writer, number, len(wanted), meter)
                 except InputError as error:
                     if is_alone or error.code == "no-space":
@@ -218,76 +219,3 @@ class _Run:
             for ids in piece.ids(self._scheme):
                 item.write(ids)
             item.source_sha = piece.source_sha256
-
-
-class _Sink(Protocol):
-    """Where items go."""
-
-    is_one_stream: bool
-
-    def is_done(self, name: str) -> bool:
-        """Whether an item's output is there and is to be kept."""
-        ...
-
-    def writer(self, name: str) -> AbstractContextManager[StreamWriter]:
-        """What writes an item; an error that leaves the block leaves no file of that item alone."""
-        ...
-
-
-class _StreamSink:
-    """All items in one stream."""
-
-    is_one_stream = True
-
-    def __init__(self, writer: StreamWriter) -> None:
-        self._writer = writer
-
-    def is_done(self, name: str) -> bool:
-        return False
-
-    def writer(self, name: str) -> AbstractContextManager[StreamWriter]:
-        return nullcontext(self._writer)
-
-
-class _FolderSink:
-    """A stream for each item that has not failed."""
-
-    is_one_stream = False
-
-    def __init__(self, plan: OutputPlan, environment: Environment, names: Vocabulary | None) -> None:
-        self._plan = plan
-        self._environment = environment
-        self._names = names
-        self._paths: dict[str, Path | None] = {}
-
-    def is_done(self, name: str) -> bool:
-        self._paths[name] = path = self._plan.path_for(name)
-        if self._plan.is_done(path):
-            return True
-        self._plan.check(path)
-        return False
-
-    @contextmanager
-    def writer(self, name: str) -> Iterator[StreamWriter]:
-        from musictool.stream.files import compressing
-        from musictool.stream.writer import StreamWriter
-
-        path = self._paths[name]
-        assert path is not None
-        with self._plan.open(path, self._environment) as file, compressing(file, path.name) as plain:
-            yield StreamWriter(plain, is_live=False, names=self._names)
-
-
-@contextmanager
-def _open_sink(plan: OutputPlan, environment: Environment, *, names: Vocabulary | None) -> Iterator[_Sink]:
-    """The sink that `-o` asks for."""
-    from musictool.stream.files import compressing
-    from musictool.stream.writer import StreamWriter
-
-    if not (plan.is_standard_output or plan.is_single_file):
-        yield _FolderSink(plan, environment, names)
-        return
-    path = plan.path_for("")
-    plan.check(path)
-    with plan.open(path, environment) as file, compressing(file, path.name if path else "") as plain:
-        yield _StreamSink(StreamWriter(plain, names=names))

@@ -90,6 +90,7 @@ class TaskEntry(NamedTuple):
 
 TASKS: dict[str, TaskEntry] = {
     "note-tagging": TaskEntry("musictool.training.tasks.note_tagging", "NoteTagging"),
+    "style-transfer": TaskEntry("musictool.training.tasks.tatumflow", "StyleTransfer"),
     "mt3": TaskEntry("musictool.training.tasks.mt3", "MT3Transcription"),
 }
 

@@ -1,0 +1,275 @@
+"""Notes in another style: a piano's part through TatumFlow and back.
+
+The part is read in windows that overlap. Each is encoded, its latents are noised as far as `strength` says, and
+denoised towards the style, with the theory of the source given for the factors that are kept. The frames that a window
+shares with the one before are held at what that one made of them, so that the denoiser goes on in its middle; then
+windows are written out, many at once. Draws depend on the part and the seed alone. Memory is that of a few windows and
+of the piece's notes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from musictool.checkpoints.store import Store
+from musictool.core.noise_schedule import Sampler, guided_by_each
+from musictool.errors import InputError, UsageError
+from musictool.inference.model_files import load_model
+from musictool.inference.piano_parts import PIANOS, PianoPart, Window, joined, thinned, windows_of
+from musictool.inference.piano_writing import write_windows
+from musictool.inference.precision import find_device, make_ready
+from musictool.inference.sampling import Sampling
+from musictool.inference.transfer_options import Transfer, nearest_hint
+from musictool.models.tatumflow import TatumFlow
+from musictool.models.tatumflow_parts import LEVELS, Steps, Wish
+from musictool.symbolic.notes import Score
+from musictool.symbolic.piano_ids import TICKS_PER_SECOND, Piano, ticks_of_ids
+from musictool.symbolic.theory import FACTORS, theory_frames
+
+__all__ = ["DEFAULT_MODEL", "PIANOS", "Style", "StyleTransfer", "Transfer", "load_transfer_model"]
+
+DEFAULT_MODEL = "tatumflow"
+OVERLAP_SHARE, MARGIN_SHARE = 3 / 16, 1 / 8  # of the longest window's frames
+WINDOWS_AT_ONCE = 16
+_NOISE, _IDS = range(2)  # what is drawn for
+
+
+class Style(NamedTuple):
+    """A style as the model has it: float [1, 3, W], and the levels that are known, bool [1, 3]."""
+
+    values: Tensor
+    is_known: Tensor
+
+
+class TransferModel(NamedTuple):
+    """A model ready to run, what it is called, and the sha256 of its weights."""
+
+    model: TatumFlow
+    name: str
+    sha256: str
+
+
+def load_transfer_model(
+    name: str = DEFAULT_MODEL, device: str = "auto", *, store: Store | None = None
+) -> TransferModel:
+    """Load a model for `StyleTransfer`, and make what runs again and again fast.
+
+    Args:
+        name: a model's name, or the path of a folder in our own format.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        store: where models are; the process's own store by default.
+
+    Raises:
+        MissingError: there is no such model.
+        ResourceError: the device is not there.
+        UsageError: the model is none that carries notes over.
+    """
+    place = find_device(device)
+    loaded = load_model(name, store=store)
+    model = loaded.model
+    if not isinstance(model, TatumFlow):
+        raise UsageError(f"{name} is no model that transfers style", hint=f"use --model {DEFAULT_MODEL}")
+    model.to(place)
+    for part in (model.denoiser, model.decoder):
+        make_ready(part, place)
+    return TransferModel(model, loaded.name, loaded.sha256)
+
+
+class StyleTransfer:
+    """A model ready to carry notes over.
+
+    Args:
+        model: in evaluation mode, on its device.
+        options: how.
+    """
+
+    def __init__(self, model: TatumFlow, options: Transfer) -> None:
+        self._model = model
+        self._config = model.config
+        self._options = options
+        self._device = model.style_priors.device
+        self._sampler = Sampler("ddim", options.steps, options.eta)
+        self._sampling = Sampling(options.temperature, top_p=options.top_p, seed=options.seed)
+        self._overlap = int(self._config.frames_max * OVERLAP_SHARE)
+        self._margin = int(self._config.frames_max * MARGIN_SHARE)
+
+    # ---------------------------------------------------------------------------------------------------------- styles
+
+    @property
+    def styles(self) -> tuple[str, ...]:
+        """The names of those that the model was taught."""
+        return self._config.styles
+
+    @torch.inference_mode()
+    def style_named(self, shares: Mapping[str, float]) -> Style:
+        """The style of genres, mixed by shares, which are brought to a sum of 1.
+
+        Raises:
+            UsageError: the model was not taught one of them, or the shares sum to nothing.
+        """
+        names = self.styles
+        for name in shares:
+            if name not in names:
+                hint = nearest_hint(name, names, "the model knows") + "; a MIDI file is a style, too"
+                raise UsageError(f"no such style: {name[:40]!r}", hint=hint)
+        weights = torch.tensor([shares.get(name, 0.0) for name in names], device=self._device)
+        if not (weights.isfinite() & (weights >= 0)).all() or not weights.sum() > 0:
+            raise UsageError("the shares of a mix are 0 or more, and not all of them 0", hint="as in jazz=0.7,pop=0.3")
+        return Style(*self._model.style_named(weights / weights.sum()))
+
+    @torch.inference_mode()
+    def style_of(self, scores: Iterable[Score]) -> Style:
+        """The style of a piece, or of several together, at every level: the mean over their windows.
+
+        Raises:
+            InputError: there is no note in them.
+        """
+        total, frames = torch.zeros((), device=self._device), 0
+        for score in scores:
+            part = PianoPart.of(score, range(128))
+            if part is None:
+                continue
+            for window in windows_of(part.piano, self._config.frames_max, self._config.tokens_max):
+                latents, theory = self._read(part.piano, window)
+                visible = torch.ones(latents.shape[:2], dtype=torch.bool, device=self._device)
+                total = total + window.frames * self._model.style_encoder(latents, theory, visible).mean
+                frames += window.frames
+        if not frames:
+            raise InputError("there is no note to learn a style from", code="no-notes")
+        return Style(total / frames, torch.ones(1, len(LEVELS), dtype=torch.bool, device=self._device))
+
+    # -------------------------------------------------------------------------------------------------------- transfer
+
+    def run(
+        self,
+        score: Score,
+        style: Style,
+        *,
+        programs: Collection[int] = PIANOS,
+        advance: Callable[[float], None] = lambda seconds: None,
+    ) -> Score:
+        """Carry a piece over.
+
+        Args:
+            score: the piece; what is not of `programs`, and all drums, stays as it is.
+            style: where to.
+            programs: whose notes are carried over, together, as one piano's part.
+            advance: told how many seconds more are done.
+
+        Returns:
+            The piece with that part replaced; the very same at strength 0, or where there is nothing to replace.
+        """
+        part = PianoPart.of(score, programs) if self._options.strength else None
+        if part is None:
+            return score
+        made = joined(self._played(part.piano, style, advance))
+        return part.replaced(score, made.between(0, part.piano.end))
+
+    def _played(self, piano: Piano, style: Style, advance: Callable[[float], None]) -> Iterator[tuple[Window, Piano]]:
+        """What each window plays in the new style."""
+        draws = _Draws(piano, self._sampling)
+        denoised = self._denoised(piano, style, draws)
+        done = 0
+        while batch := list(islice(denoised, WINDOWS_AT_ONCE)):
+            for window, played in zip([window for window, _ in batch], self._written(batch, draws), strict=True):
+                yield window, played
+                advance((window.stop_tick - done) / TICKS_PER_SECOND)
+                done = window.stop_tick
+
+    def _written(self, batch: list[tuple[Window, Tensor]], draws: _Draws) -> list[Piano]:
+        """What windows and their latents, float [F, L], say."""
+        frames = max(window.frames for window, _ in batch)
+        latents = torch.zeros(len(batch), frames, self._config.latent_width, device=self._device)
+        visible = torch.zeros(len(batch), frames, dtype=torch.bool, device=self._device)
+        for row, (window, made) in enumerate(batch):
+            latents[row, : window.frames], visible[row, : window.frames] = made, True
+        generators = [draws.generator(window, _IDS) for window, _ in batch]
+        return write_windows(self._model, latents, visible, self._sampling, generators)
+
+    @torch.inference_mode()
+    def _denoised(self, piano: Piano, style: Style, draws: _Draws) -> Iterator[tuple[Window, Tensor]]:
+        """The latents of each window in the new style, float [F, L]."""
+        before, made = Window(0, 0, 0), torch.zeros(1, 0, self._config.latent_width, device=self._device)
+        for window in windows_of(piano, self._config.frames_max, self._config.tokens_max, self._overlap, self._margin):
+            source, theory = self._read(piano, window)
+            offset = window.start - before.start
+            held = made[:, offset : offset + window.held]
+            made = self._denoise(source, theory, held, style, draws.generator(window, _NOISE))
+            yield window, made[0]
+            before = window
+
+    def _read(self, piano: Piano, window: Window) -> tuple[Tensor, Tensor]:
+        """Latents, float [1, F, L], and theory, float [1, F, 384], of a window."""
+        cut = thinned(window.of(piano), self._config.tokens_max)
+        ids = cut.ids()
+        steps = Steps(self._row(ids), self._row(ticks_of_ids(ids)))
+        visible = torch.ones(1, window.frames, dtype=torch.bool, device=self._device)
+        theory = np.concatenate(theory_frames(cut.notes(), window.frames), axis=1)
+        return self._model.encoder(steps, visible), torch.from_numpy(theory)[None].to(self._device)
+
+    def _denoise(
+        self, source: Tensor, theory: Tensor, held: Tensor, style: Style, generator: torch.Generator
+    ) -> Tensor:
+        """A window's latents, float [1, F, L], in the new style; those that are held stay as they are."""
+        schedule, options = self._model.schedule, self._options
+        count = held.shape[1]
+        noise = torch.randn(held.shape, generator=generator).to(self._device)
+        wish, scales = self._wish(style, theory)
+        rows = len(wish.style)
+        visible = torch.ones(rows, source.shape[1], dtype=torch.bool, device=self._device)
+
+        def denoise(noisy: Tensor, level: Tensor) -> Tensor:
+            if count:
+                noisy = torch.cat([schedule.add_noise(held, noise, level), noisy[:, count:]], 1)
+            said = self._model.denoiser(noisy.expand(rows, -1, -1), level.expand(rows), wish, visible)
+            base, *conditional = said.split(1)
+            return guided_by_each(base, conditional, scales)
+
+        made = schedule.sample(denoise, source, generator, strength=options.strength, sampler=self._sampler)
+        return torch.cat([held, made[:, count:]], 1)
+
+    def _wish(self, style: Style, theory: Tensor) -> tuple[Wish, list[float]]:
+        """A row that knows nothing, one that knows what is kept, one that knows the style too, and their guidance.
+
+        Where nothing is kept there is no second row.
+        """
+        keep = self._options.keep
+        kept = torch.tensor([[name in keep for name in FACTORS]], device=self._device)
+        no_style, no_theory = torch.zeros_like(style.is_known), torch.zeros_like(kept)
+        rows = [(no_style, no_theory), (no_style, kept), (style.is_known, kept)]
+        scales = [self._options.theory_guidance, self._options.guidance]
+        if not keep:
+            del rows[1], scales[0]
+        knows_style, knows_theory = (torch.cat(column) for column in zip(*rows, strict=True))
+        count = len(rows)
+        return Wish(style.values.expand(count, -1, -1), knows_style, theory.expand(count, -1, -1), knows_theory), scales
+
+    def _row(self, values: np.ndarray) -> Tensor:
+        """int64 [1, T]."""
+        return torch.from_numpy(values.astype(np.int64))[None].to(self._device)
+
+
+class _Draws:
+    """Where the random numbers of one part come from.
+
+    Args:
+        piano: the part.
+        sampling: has the seed.
+    """
+
+    def __init__(self, piano: Piano, sampling: Sampling) -> None:
+        columns = (piano.onset, piano.offset, piano.pitch, piano.velocity, piano.pedal_onset, piano.pedal_offset)
+        digest = hashlib.sha256(b"".join(column.tobytes() for column in columns)).digest()
+        self._part = int.from_bytes(digest[:8], "little")
+        self._sampling = sampling
+
+    def generator(self, window: Window, purpose: int) -> torch.Generator:
+        """A fresh generator for one window and one purpose."""
+        return self._sampling.generator(self._part << 64 | window.start << 1 | purpose)

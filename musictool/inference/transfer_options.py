@@ -1,0 +1,87 @@
+"""How notes are carried over to another style: the options, and their forms on a command line. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from musictool.errors import UsageError
+from musictool.symbolic.theory import FACTORS
+
+_MIX_HINT = "write styles and their shares, as in jazz=0.7,classical=0.3"
+_RANGES = {
+    "strength": (0, 1),
+    "steps": (1, 1000),
+    "eta": (0, 1),
+    "guidance": (0, 100),
+    "theory_guidance": (0, 100),
+    "temperature": (0, 10),
+}
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """How notes are carried over.
+
+    Attributes:
+        strength: 0 keeps everything, 1 the theory of the factors in `keep` alone.
+        keep: factors of theory that are given to the model as the source has them.
+        steps, eta: of DDIM.
+        guidance: how far the style leads away from music of no style; 1 is none.
+        theory_guidance: the same of what is kept.
+        temperature, top_p: how ids are drawn when latents are written out; a temperature of 0 takes the likeliest.
+        seed: of everything that is drawn.
+
+    Raises:
+        UsageError: a value is out of range, or a factor is none.
+    """
+
+    strength: float = 0.7
+    keep: frozenset[str] = frozenset({"harmony", "melody"})
+    steps: int = 25
+    eta: float = 0.0
+    guidance: float = 3.0
+    theory_guidance: float = 1.5
+    temperature: float = 0.8
+    top_p: float = 0.95
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, (least, most) in _RANGES.items():
+            value = getattr(self, name)
+            if not least <= value <= most:
+                raise UsageError(f"{name} is from {least} to {most}, not {value:g}")
+        for name in sorted(self.keep - set(FACTORS)):
+            raise UsageError(f"no such factor: {name[:40]!r}", hint=nearest_hint(name, FACTORS, "factors are"))
+
+
+def parse_factors(text: str) -> frozenset[str]:
+    """Read `harmony,melody`, or `none`; whether there are such factors is for `Transfer` to say."""
+    return frozenset() if text.strip() == "none" else frozenset(part.strip() for part in text.split(","))
+
+
+def parse_mix(text: str) -> dict[str, float]:
+    """Read `jazz=0.7,classical=0.3`; whether there are such styles is for the model to say.
+
+    Raises:
+        UsageError: it is not of that form.
+    """
+    shares: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, share = (piece.strip() for piece in part.partition("="))
+        if name in shares:
+            raise UsageError(f"{name[:40]!r} is in the mix twice", hint=_MIX_HINT)
+        try:
+            shares[name] = float(share)
+        except ValueError:
+            raise UsageError(f"no share of a style: {part[:40]!r}", hint=_MIX_HINT) from None
+    return shares
+
+
+def nearest_hint(name: str, names: Iterable[str], intro: str) -> str:
+    """A hint for a name that is not known: the one that is meant perhaps, and all there are."""
+    names = list(names)
+    near = get_close_matches(name, names, n=1)
+    listed = f"{intro} {', '.join(names) or 'none'}"
+    return f"did you mean {near[0]}? {listed}" if near else listed
