@@ -87,7 +87,7 @@ complete -c mtk -n '__mtk_is_at "transcribe"' -l quiet -s q -d 'No progress, no 
 complete -c mtk -n '__mtk_is_at "transcribe"' -l log -x -a 'text json' -d 'Messages as lines of text (default) or one JSON object a line'
 
 complete -c mtk -n '__mtk_is_at "transfer"' -l output -s o -r -F -d 'A file, a folder (with a trailing slash), or a template such as '\''out/{stem}.mid'\'''
-complete -c mtk -n '__mtk_is_at "transfer"' -l style -r -F -d 'pop, classical, jazz, game, or what else the model knows; or a MIDI file or a stream file to be like'
+complete -c mtk -n '__mtk_is_at "transfer"' -l style -r -F -d 'pop, classical, jazz, game, or what else the model knows; or a MIDI or stream file to be like'
 complete -c mtk -n '__mtk_is_at "transfer"' -l mix -r -F -d 'Styles mixed: jazz=0.7,classical=0.3'
 complete -c mtk -n '__mtk_is_at "transfer"' -l strength -x -d 'From 0, which keeps everything, to 1'
 complete -c mtk -n '__mtk_is_at "transfer"' -l keep -r -F -d 'What stays as in the source: some of harmony,melody,rhythm,dynamics, or none'

@@ -55,7 +55,7 @@ def transfer(
             "--style",
             metavar="NAME|FILE",
             show_default=False,
-            help="pop, classical, jazz, game, or what else the model knows; or a MIDI file or a stream file to be like.",
+            help="pop, classical, jazz, game, or what else the model knows; or a MIDI or stream file to be like.",
         ),
     ] = None,
     mix: Annotated[

@@ -15,7 +15,7 @@ import pytest
 from musictool.cli.application import EXAMPLES
 from musictool.cli.registry import COMMANDS, GROUPS
 from musictool.symbolic.fluidsynth_player import load_library
-from tests.small_models import install_small_mt3
+from tests.small_models import install_small_mt3, install_small_tatumflow
 
 ROOT = Path(__file__).parents[2]
 HELPS = {
@@ -28,7 +28,7 @@ COMMAND_LINES = dict.fromkeys(line for examples in HELPS.values() for line in ex
 
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the examples in it, `mtk` on the path, and a store whose `mt3` is a small random model."""
+    """A folder with the examples in it, `mtk` on the path, and a store of a small random `mt3` and `tatumflow`."""
     programs = tmp_path / "bin"
     programs.mkdir()
     (programs / "mtk").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m musictool "$@"\n')
@@ -36,6 +36,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("MTK_HOME", str(tmp_path / "home"))
     install_small_mt3(tmp_path / "home")
+    install_small_tatumflow(tmp_path / "home")
     monkeypatch.delenv("MTK_MODEL_PATH", raising=False)
     shutil.copytree(ROOT / "examples", tmp_path / "desk" / "examples")
     return tmp_path / "desk"
