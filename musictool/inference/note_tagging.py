@@ -1,7 +1,7 @@
 """Transcription by a note tagger: sound in stretches that overlap, so that their frames are those of the whole.
 
 A frame depends on its neighbours as far as the net and the longest window reach; each stretch is read with so much
-sound on both sides, and frames that lack some of it are thrown away. Memory is that of a few stretches and of the
+sound on both sides, and frames that lack some of it are not asked for. Memory is that of a few stretches and of the
 notes.
 """
 
@@ -27,7 +27,8 @@ from musictool.models.note_tagger import NoteTagger
 from musictool.symbolic.notes import Score
 
 PIANO = 0  # the program of notes of unknown instruments
-STRETCH_FRAMES = 1024  # that are kept of each stretch
+STRETCH_FRAMES = 3072  # that are kept of each stretch
+FRAMES_AT_ONCE_ON_CPU = 256  # of a stretch: what the net computes of them fits the cache
 STRETCHES_AT_ONCE_ON_CPU, STRETCHES_AT_ONCE_ON_GPU = 1, 16
 
 
@@ -52,7 +53,9 @@ class NoteTagging:
         self._is_half = precision == "bf16"
         self._rows = rows
         window_frames = -(-max(self.config.front_end.windows_samples) // (2 * self.config.front_end.hop_samples))
+        self._window = window_frames
         self._around = self.config.context_frames + window_frames
+        self._frames_at_once = FRAMES_AT_ONCE_ON_CPU if device.type == "cpu" else STRETCH_FRAMES + 2 * self._around
 
     def maps(self, blocks: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
         """Tag sound.
@@ -84,9 +87,9 @@ class NoteTagging:
         samples = torch.from_numpy(np.stack(batch)).to(self._device)
         frames = self._front_end(samples)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._is_half):
-            logits = self._model(frames)
+            logits = self._model.tag(frames[:, self._window : -self._window], self._frames_at_once)
         maps = torch.stack([logits.onset, logits.frame, logits.offset, logits.velocity], 1).sigmoid()
-        yield from maps[:, :, self._around : maps.shape[2] - self._around].cpu().numpy()
+        yield from maps.cpu().numpy()
 
 
 def _filled(blocks: Iterable[NDArray[np.float32]], hop_samples: int) -> Iterator[NDArray[np.float32]]:

@@ -83,6 +83,16 @@ def test_context_frames_is_how_far_a_frame_reaches_and_no_farther(model):
         assert (felt[0].item(), felt[-1].item()) == (middle - CONTEXT, middle + CONTEXT)
 
 
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("frames_at_once", [1, 2, 7, 64, 1000])
+@pytest.mark.parametrize("frames", [1, 30])
+def test_frames_a_few_at_a_time_are_tagged_as_the_whole(model, frames, frames_at_once, rows):
+    given = random_frames(rows, frames + 2 * CONTEXT)
+    with torch.no_grad():
+        said = torch.stack(tuple(model.tag(given, frames_at_once)))
+    torch.testing.assert_close(said, say(model, given)[:, :, CONTEXT:-CONTEXT], atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("frames", [1, 2, 30])
 def test_batched_equals_single(model, frames):
     batch = random_frames(3, frames)
