@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 EXAMPLES = (
     "mtk transfer examples/waltz.mid --style jazz | mtk decode -o waltz-jazz.mid --force",
     "mtk transfer examples/waltz.mid --mix pop=0.6,classical=0.4 --strength 0.5 -o mixed.mtk --force",
+    "mtk transfer examples/waltz.mid --borrow dynamics=examples/waltz.mid --keep rhythm -o soft.mtk --force",
 )
 ALL_INSTRUMENTS = "all"
 _STYLE_HINT = "name one, as in --style jazz or --style like.mid, or several, as in --mix jazz=0.7,classical=0.3"
@@ -73,6 +74,15 @@ def transfer(
             help="What stays as in the source: some of harmony,melody,rhythm,dynamics, or none.",
         ),
     ] = "harmony,melody",
+    borrow: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--borrow",
+            metavar="FACTOR=FILE",
+            show_default=False,
+            help="Take harmony, melody, rhythm or dynamics from another piece, with a style or without; repeatable.",
+        ),
+    ] = None,
     instruments: Annotated[
         str | None,
         typer.Option(
@@ -116,12 +126,14 @@ def transfer(
     earlier stage gave up travel on, and the exit status is 1; a stream that breaks off ends with 3.
     """
     environment = environment_of(context)
-    from musictool.commands.style_targets import find_target
-    from musictool.inference.transfer_options import Transfer, parse_factors, parse_mix
+    from musictool.commands.style_targets import find_donors, find_target
+    from musictool.inference.transfer_options import Transfer, parse_donors, parse_factors, parse_mix
 
-    if (style is None) == (mix is None):
-        message = "no style is asked for" if style is None else "--style and --mix contradict each other"
-        raise UsageError(message, hint=_STYLE_HINT)
+    if style is not None and mix is not None:
+        raise UsageError("--style and --mix contradict each other", hint=_STYLE_HINT)
+    if style is None and mix is None and not borrow:
+        raise UsageError("no style is asked for", hint=_STYLE_HINT)
+    donor_files = parse_donors(borrow or ())
     shares = None if mix is None else parse_mix(mix)
     options = Transfer(strength, parse_factors(keep), steps, eta, guidance, temperature=temperature, seed=seed)
     programs = _programs(instruments)
@@ -133,6 +145,7 @@ def transfer(
     plan = OutputPlan(output, ".mtk", force, skip_existing)
     found = expand_inputs(inputs, (*MIDI_SUFFIXES, *STREAM_SUFFIXES), environment)
     sources = list(shard.take(found)) if shard else found
+    donors, called_donors = find_donors(donor_files, own)
     # Its products are small: where other stages keep the cores busy, threads that wait for one another take far longer.
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is there to read it
     from musictool.checkpoints.store import Store
@@ -147,6 +160,7 @@ def transfer(
         "model": loaded.name,
         "model_sha256": loaded.sha256,
         **called,
+        **called_donors,
         "strength": strength,
         "keep": sorted(options.keep),
         "steps": steps,
@@ -157,7 +171,7 @@ def transfer(
         **({} if instruments is None else {"instruments": instruments}),
     }
     with open_sink(plan, environment) as sink, audio_meter(environment, label="transfer") as meter:
-        carry = partial(carrier.run, style=target, programs=programs, advance=meter.advance)
+        carry = partial(carrier.run, style=target, donors=donors, programs=programs, advance=meter.advance)
         carrying = _Carrying(carry, meter, strength > 0, instruments)
         run = _Run(environment, carrying, stage, scheme or "tatum", sink, with_names=names)
         run.transfer(sources, is_alone=len(found) == 1)

@@ -179,6 +179,15 @@ def thinned(piano: Piano, ids_max: int) -> Piano:
     return piano
 
 
+def looped(piano: Piano, frames: int) -> Piano:
+    """What begins in so many frames of a part played over and over from its first note's frame on; it has a note."""
+    first = int(piano.onset[0]) // FRAME_TICKS
+    period = -(-piano.end // FRAME_TICKS) - first
+    once = piano.between(first * FRAME_TICKS, piano.end)
+    rounds = [moved(once, index * period * FRAME_TICKS) for index in range(-(-frames // period))]
+    return _on_grid(rounds).between(0, frames * FRAME_TICKS)
+
+
 # ------------------------------------------------------------------------------------------------------------- seams
 
 
@@ -188,7 +197,7 @@ def joined(played: Iterable[tuple[Window, Piano]]) -> Piano:
     before: tuple[Window, Piano] | None = None
     begin = 0
     for window, piano in played:
-        later = _moved(piano, window.start_tick)
+        later = moved(piano, window.start_tick)
         if before is not None:
             seam = _seam(before[1], later, window, begin)
             pieces.append(_cut(_prolonged(before[1], before[0].stop_tick, later, seam), begin, seam))
@@ -196,8 +205,7 @@ def joined(played: Iterable[tuple[Window, Piano]]) -> Piano:
         before = window, later
     if before is not None:
         pieces.append(_cut(before[1], begin, before[0].stop_tick))
-    names = ("onset", "offset", "pitch", "velocity", "pedal_onset", "pedal_offset")
-    return Piano.on_grid(*(np.concatenate([np.zeros(0), *(getattr(p, name) for p in pieces)]) for name in names))
+    return _on_grid(pieces)
 
 
 def _seam(earlier: Piano, later: Piano, window: Window, begin: int) -> int:
@@ -238,7 +246,14 @@ def _cut(piano: Piano, begin: int, end: int) -> Piano:
     )
 
 
-def _moved(piano: Piano, ticks: int) -> Piano:
+def moved(piano: Piano, ticks: int) -> Piano:
     """A part that begins later."""
     names = ("onset", "offset", "pedal_onset", "pedal_offset")
     return replace(piano, **{name: getattr(piano, name) + np.int32(ticks) for name in names})
+
+
+def _on_grid(pieces: Iterable[Piano]) -> Piano:
+    """Parts as one."""
+    names = ("onset", "offset", "pitch", "velocity", "pedal_onset", "pedal_offset")
+    pieces = list(pieces)
+    return Piano.on_grid(*(np.concatenate([np.zeros(0), *(getattr(p, name) for p in pieces)]) for name in names))

@@ -1,7 +1,8 @@
 """Notes in another style: a piano's part through TatumFlow and back.
 
 The part is read in windows that overlap. Each is encoded, its latents are noised as far as `strength` says, and
-denoised towards the style, with the theory of the source given for the factors that are kept. The frames that a window
+denoised towards the style, with theory given: the source's for the factors that are kept, another piece's for those
+that are borrowed. The frames that a window
 shares with the one before are held at what that one made of them, so that the denoiser goes on in its middle; then
 windows are written out, many at once. Draws depend on the part and the seed alone. Memory is that of a few windows and
 of the piece's notes.
@@ -22,16 +23,16 @@ from musictool.checkpoints.store import Store
 from musictool.core.noise_schedule import Sampler, guided_by_each
 from musictool.errors import InputError, UsageError
 from musictool.inference.model_files import load_model
-from musictool.inference.piano_parts import PIANOS, PianoPart, Window, joined, thinned, windows_of
+from musictool.inference.piano_parts import PIANOS, PianoPart, Window, joined, looped, moved, thinned, windows_of
 from musictool.inference.piano_writing import write_windows
 from musictool.inference.precision import find_device, make_ready
 from musictool.inference.sampling import Sampling
-from musictool.inference.transfer_options import Transfer, nearest_hint
+from musictool.inference.transfer_options import Transfer, check_factors, nearest_hint
 from musictool.models.tatumflow import TatumFlow
 from musictool.models.tatumflow_parts import LEVELS, Steps, Wish
 from musictool.symbolic.notes import Score
-from musictool.symbolic.piano_ids import TICKS_PER_SECOND, Piano, ticks_of_ids
-from musictool.symbolic.theory import FACTORS, theory_frames
+from musictool.symbolic.piano_ids import FRAME_TICKS, TICKS_PER_SECOND, Piano, ticks_of_ids
+from musictool.symbolic.theory import FACTORS, WIDTHS, theory_frames
 
 __all__ = ["DEFAULT_MODEL", "PIANOS", "Style", "StyleTransfer", "Transfer", "load_transfer_model"]
 
@@ -46,6 +47,13 @@ class Style(NamedTuple):
 
     values: Tensor
     is_known: Tensor
+
+
+class _Aim(NamedTuple):
+    """Where a part is to go: a style, and by the name of a factor a part of the same length to borrow it of."""
+
+    style: Style
+    borrowed: Mapping[str, Piano]
 
 
 class TransferModel(NamedTuple):
@@ -124,6 +132,11 @@ class StyleTransfer:
             raise UsageError("the shares of a mix are 0 or more, and not all of them 0", hint="as in jazz=0.7,pop=0.3")
         return Style(*self._model.style_named(weights / weights.sum()))
 
+    def no_style(self) -> Style:
+        """The style of nobody in particular, which leads nowhere."""
+        known = torch.zeros(1, len(LEVELS), dtype=torch.bool, device=self._device)
+        return Style(torch.zeros(*known.shape, self._config.style_width, device=self._device), known)
+
     @torch.inference_mode()
     def style_of(self, scores: Iterable[Score]) -> Style:
         """The style of a piece, or of several together, at every level: the mean over their windows.
@@ -152,6 +165,7 @@ class StyleTransfer:
         score: Score,
         style: Style,
         *,
+        donors: Mapping[str, Score] | None = None,
         programs: Collection[int] = PIANOS,
         advance: Callable[[float], None] = lambda seconds: None,
     ) -> Score:
@@ -160,22 +174,41 @@ class StyleTransfer:
         Args:
             score: the piece; what is not of `programs`, and all drums, stays as it is.
             style: where to.
+            donors: factors of theory, and pieces that they are borrowed of in place of the source's own, kept or not:
+                what all instruments but drums play from the first note on, over and over if it is shorter.
             programs: whose notes are carried over, together, as one piano's part.
             advance: told how many seconds more are done.
 
         Returns:
             The piece with that part replaced; the very same at strength 0, or where there is nothing to replace.
+
+        Raises:
+            InputError: there is no note in a donor.
+            UsageError: a donor is for no factor.
         """
         part = PianoPart.of(score, programs) if self._options.strength else None
         if part is None:
             return score
-        made = joined(self._played(part.piano, style, advance))
+        aim = self._aim(part.piano, style, donors or {})
+        made = joined(self._played(part.piano, aim, advance))
         return part.replaced(score, made.between(0, part.piano.end))
 
-    def _played(self, piano: Piano, style: Style, advance: Callable[[float], None]) -> Iterator[tuple[Window, Piano]]:
-        """What each window plays in the new style."""
+    def _aim(self, piano: Piano, style: Style, donors: Mapping[str, Score]) -> _Aim:
+        """Where a part is to go, with what is borrowed laid along it."""
+        check_factors(donors)
+        total, first = -(-piano.end // FRAME_TICKS), int(piano.onset[0]) // FRAME_TICKS
+        borrowed = {}
+        for name, score in donors.items():
+            part = PianoPart.of(score, range(128))
+            if part is None:
+                raise InputError(f"there is no note to borrow {name} from", code="no-notes")
+            borrowed[name] = moved(looped(part.piano, total - first), first * FRAME_TICKS)
+        return _Aim(style, borrowed)
+
+    def _played(self, piano: Piano, aim: _Aim, advance: Callable[[float], None]) -> Iterator[tuple[Window, Piano]]:
+        """What each window plays when it gets there."""
         draws = _Draws(piano, self._sampling)
-        denoised = self._denoised(piano, style, draws)
+        denoised = self._denoised(piano, aim, draws)
         done = 0
         while batch := list(islice(denoised, WINDOWS_AT_ONCE)):
             for window, played in zip([window for window, _ in batch], self._written(batch, draws), strict=True):
@@ -194,14 +227,15 @@ class StyleTransfer:
         return write_windows(self._model, latents, visible, self._sampling, generators)
 
     @torch.inference_mode()
-    def _denoised(self, piano: Piano, style: Style, draws: _Draws) -> Iterator[tuple[Window, Tensor]]:
+    def _denoised(self, piano: Piano, aim: _Aim, draws: _Draws) -> Iterator[tuple[Window, Tensor]]:
         """The latents of each window in the new style, float [F, L]."""
         before, made = Window(0, 0, 0), torch.zeros(1, 0, self._config.latent_width, device=self._device)
         for window in windows_of(piano, self._config.frames_max, self._config.tokens_max, self._overlap, self._margin):
             source, theory = self._read(piano, window)
+            theory = self._borrowed(theory, aim, window)
             offset = window.start - before.start
             held = made[:, offset : offset + window.held]
-            made = self._denoise(source, theory, held, style, draws.generator(window, _NOISE))
+            made = self._denoise(source, theory, held, aim, draws.generator(window, _NOISE))
             yield window, made[0]
             before = window
 
@@ -211,17 +245,27 @@ class StyleTransfer:
         ids = cut.ids()
         steps = Steps(self._row(ids), self._row(ticks_of_ids(ids)))
         visible = torch.ones(1, window.frames, dtype=torch.bool, device=self._device)
-        theory = np.concatenate(theory_frames(cut.notes(), window.frames), axis=1)
-        return self._model.encoder(steps, visible), torch.from_numpy(theory)[None].to(self._device)
+        return self._model.encoder(steps, visible), self._theory(cut, window)
 
-    def _denoise(
-        self, source: Tensor, theory: Tensor, held: Tensor, style: Style, generator: torch.Generator
-    ) -> Tensor:
-        """A window's latents, float [1, F, L], in the new style; those that are held stay as they are."""
+    def _theory(self, cut: Piano, window: Window) -> Tensor:
+        """The theory of what begins in a window, float [1, F, 384]."""
+        theory = np.concatenate(theory_frames(cut.notes(), window.frames), axis=1)
+        return torch.from_numpy(theory)[None].to(self._device)
+
+    def _borrowed(self, theory: Tensor, aim: _Aim, window: Window) -> Tensor:
+        """Theory of a window, float [1, F, 384], with the factors that are borrowed."""
+        parts = list(theory.split(list(WIDTHS.values()), -1))
+        for name, donor in aim.borrowed.items():
+            number = FACTORS.index(name)
+            parts[number] = self._theory(window.of(donor), window).split(list(WIDTHS.values()), -1)[number]
+        return torch.cat(parts, -1)
+
+    def _denoise(self, source: Tensor, theory: Tensor, held: Tensor, aim: _Aim, generator: torch.Generator) -> Tensor:
+        """A window's latents, float [1, F, L], when it gets there; those that are held stay as they are."""
         schedule, options = self._model.schedule, self._options
         count = held.shape[1]
         noise = torch.randn(held.shape, generator=generator).to(self._device)
-        wish, scales = self._wish(style, theory)
+        wish, scales = self._wish(aim, theory)
         rows = len(wish.style)
         visible = torch.ones(rows, source.shape[1], dtype=torch.bool, device=self._device)
 
@@ -235,21 +279,25 @@ class StyleTransfer:
         made = schedule.sample(denoise, source, generator, strength=options.strength, sampler=self._sampler)
         return torch.cat([held, made[:, count:]], 1)
 
-    def _wish(self, style: Style, theory: Tensor) -> tuple[Wish, list[float]]:
-        """A row that knows nothing, one that knows what is kept, one that knows the style too, and their guidance.
+    def _wish(self, aim: _Aim, theory: Tensor) -> tuple[Wish, list[float]]:
+        """A row that knows nothing, one that knows the theory, one that knows the style too, and their guidance.
 
-        Where nothing is kept there is no second row.
+        Where no theory is given, or no style, there is no such row.
         """
-        keep = self._options.keep
-        kept = torch.tensor([[name in keep for name in FACTORS]], device=self._device)
-        no_style, no_theory = torch.zeros_like(style.is_known), torch.zeros_like(kept)
-        rows = [(no_style, no_theory), (no_style, kept), (style.is_known, kept)]
-        scales = [self._options.theory_guidance, self._options.guidance]
-        if not keep:
-            del rows[1], scales[0]
+        given = self._options.keep | aim.borrowed.keys()
+        knows_factor = torch.tensor([[name in given for name in FACTORS]], device=self._device)
+        is_known = aim.style.is_known
+        rows, scales = [(torch.zeros_like(is_known), torch.zeros_like(knows_factor))], []
+        if given:
+            rows.append((torch.zeros_like(is_known), knows_factor))
+            scales.append(self._options.theory_guidance)
+        if is_known.any():
+            rows.append((is_known, knows_factor))
+            scales.append(self._options.guidance)
         knows_style, knows_theory = (torch.cat(column) for column in zip(*rows, strict=True))
         count = len(rows)
-        return Wish(style.values.expand(count, -1, -1), knows_style, theory.expand(count, -1, -1), knows_theory), scales
+        style = aim.style.values.expand(count, -1, -1)
+        return Wish(style, knows_style, theory.expand(count, -1, -1), knows_theory), scales
 
     def _row(self, values: np.ndarray) -> Tensor:
         """int64 [1, T]."""

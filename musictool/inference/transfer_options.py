@@ -10,6 +10,7 @@ from musictool.errors import UsageError
 from musictool.symbolic.theory import FACTORS
 
 _MIX_HINT = "write styles and their shares, as in jazz=0.7,classical=0.3"
+_DONOR_HINT = "write a factor and the file to take it of, as in --borrow rhythm=other.mid"
 _RANGES = {
     "strength": (0, 1),
     "steps": (1, 1000),
@@ -52,8 +53,17 @@ class Transfer:
             value = getattr(self, name)
             if not least <= value <= most:
                 raise UsageError(f"{name} is from {least} to {most}, not {value:g}")
-        for name in sorted(self.keep - set(FACTORS)):
-            raise UsageError(f"no such factor: {name[:40]!r}", hint=nearest_hint(name, FACTORS, "factors are"))
+        check_factors(self.keep)
+
+
+def check_factors(names: Iterable[str]) -> None:
+    """Refuse what is no factor of theory.
+
+    Raises:
+        UsageError: one of the names is none.
+    """
+    for name in sorted(set(names) - set(FACTORS)):
+        raise UsageError(f"no such factor: {name[:40]!r}", hint=nearest_hint(name, FACTORS, "factors are"))
 
 
 def parse_factors(text: str) -> frozenset[str]:
@@ -77,6 +87,24 @@ def parse_mix(text: str) -> dict[str, float]:
         except ValueError:
             raise UsageError(f"no share of a style: {part[:40]!r}", hint=_MIX_HINT) from None
     return shares
+
+
+def parse_donors(texts: Iterable[str]) -> dict[str, str]:
+    """Read `rhythm=other.mid`, once for each factor.
+
+    Raises:
+        UsageError: one is not of that form, or a factor is none, or is there twice.
+    """
+    donors: dict[str, str] = {}
+    for text in texts:
+        name, _, file = (piece.strip() for piece in text.partition("="))
+        if not file:
+            raise UsageError(f"no factor and file: {text[:40]!r}", hint=_DONOR_HINT)
+        if name in donors:
+            raise UsageError(f"{name[:40]} is borrowed twice", hint=_DONOR_HINT)
+        donors[name] = file
+    check_factors(donors)
+    return donors
 
 
 def nearest_hint(name: str, names: Iterable[str], intro: str) -> str:

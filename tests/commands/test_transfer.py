@@ -255,6 +255,43 @@ def test_the_style_of_a_file_and_a_mix_are_styles(run, pieces, tmp_path):
     assert stages["midi"]["style_sha256"] == hashlib.sha256((pieces / "b.mid").read_bytes()).hexdigest()
 
 
+def test_factors_are_borrowed_with_a_style_and_without(run, pieces, tmp_path):
+    (tmp_path / "donor.mtk").write_bytes(run("tokenize", pieces / "b.mid", "--scheme", "mt3")[1])
+    made = {}
+    for name, options in {
+        "style": ("--style", "jazz"),
+        "both": ("--style", "jazz", "--borrow", f"dynamics={pieces / 'b.mid'}"),
+        "alone": ("--borrow", f"dynamics={pieces / 'b.mid'}"),
+        "two": ("--borrow", f"dynamics={pieces / 'b.mid'}", "--borrow", f"rhythm={tmp_path / 'donor.mtk'}"),
+    }.items():
+        status, stream, errors = run("transfer", pieces / "a.mid", "--steps", 3, *options)
+        assert (status, errors) == (0, "")
+        made[name] = items(stream)["a"]
+    assert len({tuple(ids.tolist()) for _, ids in made.values()}) == 4
+    stage = made["two"][0]["made"][-1]
+    assert stage["borrow"]["rhythm"]["name"] == "donor.mtk"
+    assert stage["borrow"]["dynamics"]["sha256"] == hashlib.sha256((pieces / "b.mid").read_bytes()).hexdigest()
+    assert "style" not in stage
+
+
+def test_a_donor_that_cannot_be_borrowed_from_is_said_in_one_line(run, pieces, tmp_path):
+    (tmp_path / "silent.mid").write_bytes(write_midi(Score()))
+    (tmp_path / "two.mtk").write_bytes(run("tokenize", pieces / "a.mid", pieces / "b.mid")[1])
+    for options, expected, message in (
+        (("rhythm=nowhere.mid",), 3, "no such file or directory (nowhere.mid)"),
+        ((f"rhythm={tmp_path / 'silent.mid'}",), 3, "there is no note to borrow rhythm from"),
+        ((f"rhythm={tmp_path / 'two.mtk'}",), 3, "there is no one piece to borrow rhythm from: it holds several pieces"),
+        ((f"rythm={WALTZ}",), 2, "no such factor: 'rythm'"),
+        (("rhythm",), 2, "no factor and file: 'rhythm'"),
+        ((f"rhythm={WALTZ}", f"rhythm={WALTZ}"), 2, "rhythm is borrowed twice"),
+    ):
+        borrowed = [word for option in options for word in ("--borrow", option)]
+        status, stream, errors = run("transfer", WALTZ, *borrowed)
+        assert (status, stream) == (expected, b"")
+        assert message in errors.splitlines()[0]
+        assert errors.count("mtk: ") == 1
+
+
 # -------------------------------------------------------------------------------------------------- what cannot be done
 
 

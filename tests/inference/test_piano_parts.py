@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from musictool.errors import InputError
-from musictool.inference.piano_parts import PianoPart, Window, joined, thinned, windows_of
+from musictool.inference.piano_parts import PianoPart, Window, joined, looped, thinned, windows_of
 from musictool.symbolic.notes import Notes, Pedals, Score, Track
 from musictool.symbolic.piano_ids import FRAME_TICKS, Piano
 
@@ -201,3 +201,23 @@ def test_there_is_no_part_without_notes_that_a_piano_can_play():
 def test_more_than_a_day_is_refused():
     with pytest.raises(InputError, match="more than a day"):
         PianoPart.of(Score(Notes.of([1e9], [1e9 + 1], [60])))
+
+
+# -------------------------------------------------------------------------------------------------------------- loops
+
+
+def test_a_part_over_and_over_begins_with_its_first_frame_and_repeats_in_whole_frames():
+    once = piano_of([60, 90, 130], [10, 20, 15], [60, 64, 67])  # in frames 2 to 5
+    wanted = [(onset + 100 * turn, pitch) for turn in range(3) for onset, pitch in ((10, 60), (40, 64), (80, 67))]
+    for frames in (1, 4, 5, 11):
+        got = looped(once, frames)
+        expected = [row for row in wanted if row[0] < frames * FRAME_TICKS]
+        assert list(zip(got.onset.tolist(), got.pitch.tolist(), strict=True)) == expected
+        assert got.end <= frames * FRAME_TICKS
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_part_that_is_long_enough_is_not_repeated(seed):
+    piano = random_piano(seed)
+    first = int(piano.onset[0]) // FRAME_TICKS
+    assert rows(looped(piano, 100)) == rows(Window(first, 100, 0).of(piano))

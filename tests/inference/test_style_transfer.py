@@ -17,9 +17,10 @@ from musictool.errors import InputError, UsageError
 from musictool.inference import style_transfer
 from musictool.inference.piano_parts import PianoPart, windows_of
 from musictool.inference.style_transfer import StyleTransfer, Transfer, load_transfer_model
-from musictool.inference.transfer_options import parse_factors, parse_mix
+from musictool.inference.transfer_options import parse_donors, parse_factors, parse_mix
 from musictool.models.tatumflow import TatumFlow
 from musictool.symbolic.notes import Notes, Pedals, Score, Track
+from musictool.symbolic.theory import FACTORS, WIDTHS
 from tests.small_models import install_small_mt3, install_small_tatumflow, random_tatumflow
 
 QUICK = Transfer(steps=4)
@@ -121,6 +122,54 @@ def test_long_rests_stay_rests(model):
 
 
 # ------------------------------------------------------------------------------------------------- what it depends on
+
+
+def test_a_factor_borrowed_from_the_piece_itself_is_that_factor_kept(model):
+    score = replace(piece(), notes=pianos(piece()))
+    keep = frozenset({"harmony"})
+    kept = carried(model, score, replace(QUICK, keep=keep | {"rhythm"}))
+    assert rows(carried(model, score, replace(QUICK, keep=keep), donors={"rhythm": score}).notes) == rows(kept.notes)
+
+
+@pytest.mark.parametrize("factor", FACTORS)
+def test_every_factor_can_be_borrowed_and_comes_from_the_donor(model, factor):
+    options = replace(QUICK, keep=frozenset(FACTORS))
+    made = [rows(carried(model, piece(), options).notes)]
+    made += [rows(carried(model, piece(), options, donors={factor: piece(7.0, seed)}).notes) for seed in (1, 2)]
+    assert len({tuple(notes) for notes in made}) == 3
+
+
+def test_a_donor_says_nothing_of_other_factors(model, monkeypatch):
+    seen = {}
+    wish = StyleTransfer._wish
+
+    def spy(self, aim, theory):
+        seen[len(aim.borrowed)] = theory
+        return wish(self, aim, theory)
+
+    monkeypatch.setattr(StyleTransfer, "_wish", spy)
+    donor = piece(30.0, 5)
+    carried(model, piece(5.0))
+    carried(model, piece(5.0), donors={"melody": donor})
+    own, borrowed = (theory.split(list(WIDTHS.values()), -1) for theory in (seen[0], seen[1]))
+    for name, before, after in zip(FACTORS, own, borrowed, strict=True):
+        assert torch.equal(before, after) is (name != "melody")
+
+
+def test_without_a_style_and_with_nothing_given_nothing_pulls(model):
+    carrier = [StyleTransfer(model, replace(QUICK, keep=frozenset(), guidance=scale)) for scale in (1.0, 50.0)]
+    free = [rows(one.run(piece(), one.no_style()).notes) for one in carrier]
+    assert free[0] == free[1]
+    led = [rows(one.run(piece(), one.style_named({"jazz": 1.0})).notes) for one in carrier]
+    assert led[0] != led[1]
+    assert led[0] != free[0]
+
+
+def test_a_donor_without_notes_is_refused(model):
+    with pytest.raises(InputError, match="no note to borrow rhythm from"):
+        carried(model, piece(), donors={"rhythm": Score()})
+    with pytest.raises(UsageError, match="no such factor: 'rythm'"):
+        carried(model, piece(), donors={"rythm": piece()})
 
 
 def test_the_same_seed_makes_the_same_and_another_does_not(model):
@@ -334,6 +383,10 @@ def test_factors_and_mixes_are_read():
     for text in ("", "jazz", "jazz=", "jazz=much", "jazz=1,jazz=2"):
         with pytest.raises(UsageError):
             parse_mix(text)
+    assert parse_donors(["rhythm=a.mid", "melody = b=c.mid"]) == {"rhythm": "a.mid", "melody": "b=c.mid"}
+    for texts in (["rhythm"], ["rhythm="], ["rythm=a.mid"], ["rhythm=a.mid", "rhythm=b.mid"]):
+        with pytest.raises(UsageError):
+            parse_donors(texts)
 
 
 @pytest.fixture
