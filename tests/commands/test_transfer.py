@@ -280,7 +280,11 @@ def test_a_donor_that_cannot_be_borrowed_from_is_said_in_one_line(run, pieces, t
     for options, expected, message in (
         (("rhythm=nowhere.mid",), 3, "no such file or directory (nowhere.mid)"),
         ((f"rhythm={tmp_path / 'silent.mid'}",), 3, "there is no note to borrow rhythm from"),
-        ((f"rhythm={tmp_path / 'two.mtk'}",), 3, "there is no one piece to borrow rhythm from: it holds several pieces"),
+        (
+            (f"rhythm={tmp_path / 'two.mtk'}",),
+            3,
+            "there is no one piece to borrow rhythm from: it holds several pieces",
+        ),
         ((f"rythm={WALTZ}",), 2, "no such factor: 'rythm'"),
         (("rhythm",), 2, "no factor and file: 'rhythm'"),
         ((f"rhythm={WALTZ}", f"rhythm={WALTZ}"), 2, "rhythm is borrowed twice"),
