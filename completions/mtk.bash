@@ -60,7 +60,7 @@ _mtk() {
                 "tokenize") words="" options="--output -o --scheme -s --names --show-vocab --style --augment --copies --from --seed --jobs -j --shard --force -f --skip-existing --help -h --debug --quiet -q --log" ;;
                 "decode") words="" options="--output -o --format --scheme -s --soundfont --synthesizer --rate --bits --jobs -j --shard --force -f --skip-existing --help -h --debug --quiet -q --log" ;;
                 "transcribe") words="" options="--output -o --model --scheme -s --instruments --steady --no-steady --names --batch --device --precision --shard --force -f --skip-existing --help -h --debug --quiet -q --log" ;;
-                "transfer") words="" options="--output -o --style --mix --strength --keep --instruments --steps --guidance --eta --temperature --model --scheme -s --names --seed --device --shard --force -f --skip-existing --help -h --debug --quiet -q --log" ;;
+                "transfer") words="" options="--output -o --style --mix --strength --keep --borrow --instruments --steps --guidance --eta --temperature --model --scheme -s --names --seed --device --shard --force -f --skip-existing --help -h --debug --quiet -q --log" ;;
                 "validate") words="" options="--rules --set --json --good --bad --strict --scheme --jobs -j --shard --force -f --help -h --debug --quiet -q --log" ;;
                 "describe") words="" options="--every --json --scheme --jobs -j --help -h --debug --quiet -q --log" ;;
                 "train") words="" options="--output -o --preset --resume --dry-run --device --help -h --debug --quiet -q --log" ;;

@@ -71,16 +71,16 @@ def transfer(
         typer.Option(
             "--keep",
             metavar="LIST",
-            help="What stays as in the source: some of harmony,melody,rhythm,dynamics, or none.",
+            help="What stays as it is: some of chords,harmony,melody,rhythm,dynamics, or none.",
         ),
-    ] = "harmony,melody",
+    ] = "chords",
     borrow: Annotated[
         list[str] | None,
         typer.Option(
             "--borrow",
             metavar="FACTOR=FILE",
             show_default=False,
-            help="Take harmony, melody, rhythm or dynamics from another piece, with a style or without; repeatable.",
+            help="Take one of these from another piece, with a style or without; repeatable.",
         ),
     ] = None,
     instruments: Annotated[

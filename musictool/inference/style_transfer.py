@@ -1,18 +1,17 @@
 """Notes in another style: a piano's part through TatumFlow and back.
 
 The part is read in windows that overlap. Each is encoded, its latents are noised as far as `strength` says, and
-denoised towards the style, with theory given: the source's for the factors that are kept, another piece's for those
-that are borrowed. The frames that a window
-shares with the one before are held at what that one made of them, so that the denoiser goes on in its middle; then
-windows are written out, many at once. Draws depend on the part and the seed alone. Memory is that of a few windows and
-of the piece's notes.
+denoised towards the style, with theory given: the source's for what is kept, another piece's for what is borrowed. The
+frames that a window shares with the one before are held at what that one made of them, so that the denoiser goes on in
+its middle; then windows are written out, many at once. Draws depend on the part and the seed alone. Memory is that of a
+few windows and of the piece's notes.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from itertools import islice
+from itertools import islice, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -27,11 +26,12 @@ from musictool.inference.piano_parts import PIANOS, PianoPart, Window, joined, l
 from musictool.inference.piano_writing import write_windows
 from musictool.inference.precision import find_device, make_ready
 from musictool.inference.sampling import Sampling
-from musictool.inference.transfer_options import Transfer, check_factors, nearest_hint
+from musictool.inference.transfer_options import CHORDS, Transfer, check_keepable, nearest_hint
 from musictool.models.tatumflow import TatumFlow
 from musictool.models.tatumflow_parts import LEVELS, Steps, Wish
+from musictool.symbolic.chords import block_chords, chords_of
 from musictool.symbolic.notes import Score
-from musictool.symbolic.piano_ids import FRAME_TICKS, TICKS_PER_SECOND, Piano, ticks_of_ids
+from musictool.symbolic.piano_ids import FRAME_SECONDS, FRAME_TICKS, TICKS_PER_SECOND, Piano, ticks_of_ids
 from musictool.symbolic.theory import FACTORS, WIDTHS, theory_frames
 
 __all__ = ["DEFAULT_MODEL", "PIANOS", "Style", "StyleTransfer", "Transfer", "load_transfer_model"]
@@ -50,10 +50,17 @@ class Style(NamedTuple):
 
 
 class _Aim(NamedTuple):
-    """Where a part is to go: a style, and by the name of a factor a part of the same length to borrow it of."""
+    """Where a part is to go.
+
+    Attributes:
+        style: that it should have.
+        knows: factors of theory that the model is told.
+        given: those that are not the part's own, each with a part of the same length to take it of.
+    """
 
     style: Style
-    borrowed: Mapping[str, Piano]
+    knows: frozenset[str]
+    given: Mapping[str, Piano]
 
 
 class TransferModel(NamedTuple):
@@ -194,16 +201,19 @@ class StyleTransfer:
         return part.replaced(score, made.between(0, part.piano.end))
 
     def _aim(self, piano: Piano, style: Style, donors: Mapping[str, Score]) -> _Aim:
-        """Where a part is to go, with what is borrowed laid along it."""
-        check_factors(donors)
+        """Where a part is to go, with all that is given in place of its own theory laid along it."""
+        check_keepable(donors)
         total, first = -(-piano.end // FRAME_TICKS), int(piano.onset[0]) // FRAME_TICKS
-        borrowed = {}
+        given = {}
+        if CHORDS in self._options.keep and "harmony" not in self._options.keep:
+            given["harmony"] = _lead_sheet(piano)
         for name, score in donors.items():
             part = PianoPart.of(score, range(128))
             if part is None:
                 raise InputError(f"there is no note to borrow {name} from", code="no-notes")
-            borrowed[name] = moved(looped(part.piano, total - first), first * FRAME_TICKS)
-        return _Aim(style, borrowed)
+            donor = moved(looped(part.piano, total - first), first * FRAME_TICKS)
+            given["harmony" if name == CHORDS else name] = _lead_sheet(donor) if name == CHORDS else donor
+        return _Aim(style, frozenset(self._options.keep & set(FACTORS)) | given.keys(), given)
 
     def _played(self, piano: Piano, aim: _Aim, advance: Callable[[float], None]) -> Iterator[tuple[Window, Piano]]:
         """What each window plays when it gets there."""
@@ -232,7 +242,7 @@ class StyleTransfer:
         before, made = Window(0, 0, 0), torch.zeros(1, 0, self._config.latent_width, device=self._device)
         for window in windows_of(piano, self._config.frames_max, self._config.tokens_max, self._overlap, self._margin):
             source, theory = self._read(piano, window)
-            theory = self._borrowed(theory, aim, window)
+            theory = self._given(theory, aim, window)
             offset = window.start - before.start
             held = made[:, offset : offset + window.held]
             made = self._denoise(source, theory, held, aim, draws.generator(window, _NOISE))
@@ -252,10 +262,10 @@ class StyleTransfer:
         theory = np.concatenate(theory_frames(cut.notes(), window.frames), axis=1)
         return torch.from_numpy(theory)[None].to(self._device)
 
-    def _borrowed(self, theory: Tensor, aim: _Aim, window: Window) -> Tensor:
-        """Theory of a window, float [1, F, 384], with the factors that are borrowed."""
+    def _given(self, theory: Tensor, aim: _Aim, window: Window) -> Tensor:
+        """Theory of a window, float [1, F, 384], with the factors that are given in place of its own."""
         parts = list(theory.split(list(WIDTHS.values()), -1))
-        for name, donor in aim.borrowed.items():
+        for name, donor in aim.given.items():
             number = FACTORS.index(name)
             parts[number] = self._theory(window.of(donor), window).split(list(WIDTHS.values()), -1)[number]
         return torch.cat(parts, -1)
@@ -284,11 +294,10 @@ class StyleTransfer:
 
         Where no theory is given, or no style, there is no such row.
         """
-        given = self._options.keep | aim.borrowed.keys()
-        knows_factor = torch.tensor([[name in given for name in FACTORS]], device=self._device)
+        knows_factor = torch.tensor([[name in aim.knows for name in FACTORS]], device=self._device)
         is_known = aim.style.is_known
         rows, scales = [(torch.zeros_like(is_known), torch.zeros_like(knows_factor))], []
-        if given:
+        if aim.knows:
             rows.append((torch.zeros_like(is_known), knows_factor))
             scales.append(self._options.theory_guidance)
         if is_known.any():
@@ -302,6 +311,17 @@ class StyleTransfer:
     def _row(self, values: np.ndarray) -> Tensor:
         """int64 [1, T]."""
         return torch.from_numpy(values.astype(np.int64))[None].to(self._device)
+
+
+def _lead_sheet(piano: Piano) -> Piano:
+    """The chords of a part, as a part: struck anew in each frame, since windows have what begins in them."""
+    chords = []
+    for chord in chords_of(piano.notes()):
+        first, last = np.ceil(chord.start_seconds / FRAME_SECONDS), np.ceil(chord.end_seconds / FRAME_SECONDS)
+        inner = np.arange(first, last) * FRAME_SECONDS
+        edges = [chord.start_seconds, *inner[inner > chord.start_seconds].tolist(), chord.end_seconds]
+        chords += [chord._replace(start_seconds=start, end_seconds=end) for start, end in pairwise(edges)]
+    return Piano.of(block_chords(chords))
 
 
 class _Draws:

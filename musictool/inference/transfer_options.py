@@ -11,6 +11,10 @@ from musictool.symbolic.theory import FACTORS
 
 _MIX_HINT = "write styles and their shares, as in jazz=0.7,classical=0.3"
 _DONOR_HINT = "write a factor and the file to take it of, as in --borrow rhythm=other.mid"
+CHORDS = "chords"
+KEEPABLE = (CHORDS, *FACTORS)
+"""What can be kept or borrowed. The chords are a coarser harmony: that of a lead sheet, without passing notes."""
+
 _RANGES = {
     "strength": (0, 1),
     "steps": (1, 1000),
@@ -27,7 +31,8 @@ class Transfer:
 
     Attributes:
         strength: 0 keeps everything, 1 the theory of the factors in `keep` alone.
-        keep: factors of theory that are given to the model as the source has them.
+        keep: of `KEEPABLE`, what is given to the model as the source has it; harmony says more than chords, and stands
+            for both.
         steps, eta: of DDIM.
         guidance: how far the style leads away from music of no style; 1 is none.
         theory_guidance: the same of what is kept.
@@ -39,7 +44,7 @@ class Transfer:
     """
 
     strength: float = 0.7
-    keep: frozenset[str] = frozenset({"harmony", "melody"})
+    keep: frozenset[str] = frozenset({CHORDS})
     steps: int = 25
     eta: float = 0.0
     guidance: float = 3.0
@@ -53,21 +58,21 @@ class Transfer:
             value = getattr(self, name)
             if not least <= value <= most:
                 raise UsageError(f"{name} is from {least} to {most}, not {value:g}")
-        check_factors(self.keep)
+        check_keepable(self.keep)
 
 
-def check_factors(names: Iterable[str]) -> None:
-    """Refuse what is no factor of theory.
+def check_keepable(names: Iterable[str]) -> None:
+    """Refuse what can be neither kept nor borrowed.
 
     Raises:
-        UsageError: one of the names is none.
+        UsageError: one of the names is none of `KEEPABLE`.
     """
-    for name in sorted(set(names) - set(FACTORS)):
-        raise UsageError(f"no such factor: {name[:40]!r}", hint=nearest_hint(name, FACTORS, "factors are"))
+    for name in sorted(set(names) - set(KEEPABLE)):
+        raise UsageError(f"no such factor: {name[:40]!r}", hint=nearest_hint(name, KEEPABLE, "factors are"))
 
 
 def parse_factors(text: str) -> frozenset[str]:
-    """Read `harmony,melody`, or `none`; whether there are such factors is for `Transfer` to say."""
+    """Read `chords,melody`, or `none`; whether there are such factors is for `Transfer` to say."""
     return frozenset() if text.strip() == "none" else frozenset(part.strip() for part in text.split(","))
 
 
@@ -93,7 +98,7 @@ def parse_donors(texts: Iterable[str]) -> dict[str, str]:
     """Read `rhythm=other.mid`, once for each factor.
 
     Raises:
-        UsageError: one is not of that form, or a factor is none, or is there twice.
+        UsageError: one is not of that form, or a factor is none, or is there twice, which chords with harmony are.
     """
     donors: dict[str, str] = {}
     for text in texts:
@@ -103,7 +108,9 @@ def parse_donors(texts: Iterable[str]) -> dict[str, str]:
         if name in donors:
             raise UsageError(f"{name[:40]} is borrowed twice", hint=_DONOR_HINT)
         donors[name] = file
-    check_factors(donors)
+    check_keepable(donors)
+    if {CHORDS, "harmony"} <= donors.keys():
+        raise UsageError("chords are harmony: they are borrowed from one piece", hint=_DONOR_HINT)
     return donors
 
 

@@ -10,6 +10,7 @@ template, and velocities are not looked at.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +27,8 @@ _BASS_IS_ROOT, _BASS_IS_MEMBER = 0.6, 0.2
 _RARE = -0.35  # for anything but a major or minor triad
 _NO_AGREEMENT = 0.3  # where something sounds; 1 in silence
 _CHANGE_SECONDS = 0.55
+
+_MEMBERS_FROM, _BASS_FROM = 54, 32  # the lowest pitches of chords that are played
 
 _QUALITIES = tuple(CHORDS)
 _COUNT = 12 * len(_QUALITIES)
@@ -110,6 +113,22 @@ def chords_of(notes: Notes, boundaries: ArrayLike | None = None) -> list[Chord]:
         _chord(float(start), float(end), int(state), low)
         for start, end, state, low in zip(times[:-1], times[1:], path[starts], lowest, strict=True)
     ]
+
+
+def block_chords(chords: Iterable[Chord]) -> Notes:
+    """Chords as one would play them off a lead sheet: held, the members above, the bass below.
+
+    Returns:
+        The table by onset, velocity 64: each member of a chord once, from F#3 to F4, and its bass from G#1 to G2.
+    """
+    rows = []
+    for chord in chords:
+        if chord.root is None or chord.bass is None:
+            continue
+        members = [_MEMBERS_FROM + (chord.root + interval - _MEMBERS_FROM) % 12 for interval in CHORDS[chord.quality]]
+        bass = _BASS_FROM + (chord.bass - _BASS_FROM) % 12
+        rows += [(chord.start_seconds, chord.end_seconds, pitch) for pitch in (bass, *sorted(members))]
+    return Notes.of(*zip(*rows, strict=True)) if rows else Notes.of((), (), ())
 
 
 def _edges_of(notes: Notes) -> NDArray[np.float64]:

@@ -323,7 +323,7 @@ def test_a_donor_that_cannot_be_borrowed_from_is_said_in_one_line(run, pieces, t
             (*JAZZ, "--keep", "harmony,melodie"),
             2,
             "no such factor: 'melodie'",
-            "did you mean melody? factors are harmony,",
+            "did you mean melody? factors are chords, harmony,",
         ),
         ((*JAZZ, "--steps", "0"), 2, "steps is from 1 to 1000, not 0", ""),
         ((*JAZZ, "--eta", "2"), 2, "eta is from 0 to 1, not 2", ""),

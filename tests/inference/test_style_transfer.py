@@ -17,10 +17,10 @@ from musictool.errors import InputError, UsageError
 from musictool.inference import style_transfer
 from musictool.inference.piano_parts import PianoPart, windows_of
 from musictool.inference.style_transfer import StyleTransfer, Transfer, load_transfer_model
-from musictool.inference.transfer_options import parse_donors, parse_factors, parse_mix
+from musictool.inference.transfer_options import KEEPABLE, parse_donors, parse_factors, parse_mix
 from musictool.models.tatumflow import TatumFlow
 from musictool.symbolic.notes import Notes, Pedals, Score, Track
-from musictool.symbolic.theory import FACTORS, WIDTHS
+from musictool.symbolic.theory import FACTORS, WIDTHS, theory_frames
 from tests.small_models import install_small_mt3, install_small_tatumflow, random_tatumflow
 
 QUICK = Transfer(steps=4)
@@ -131,7 +131,7 @@ def test_a_factor_borrowed_from_the_piece_itself_is_that_factor_kept(model):
     assert rows(carried(model, score, replace(QUICK, keep=keep), donors={"rhythm": score}).notes) == rows(kept.notes)
 
 
-@pytest.mark.parametrize("factor", FACTORS)
+@pytest.mark.parametrize("factor", KEEPABLE)
 def test_every_factor_can_be_borrowed_and_comes_from_the_donor(model, factor):
     options = replace(QUICK, keep=frozenset(FACTORS))
     made = [rows(carried(model, piece(), options).notes)]
@@ -144,16 +144,43 @@ def test_a_donor_says_nothing_of_other_factors(model, monkeypatch):
     wish = StyleTransfer._wish
 
     def spy(self, aim, theory):
-        seen[len(aim.borrowed)] = theory
+        seen[len(aim.given)] = theory
         return wish(self, aim, theory)
 
     monkeypatch.setattr(StyleTransfer, "_wish", spy)
     donor = piece(30.0, 5)
-    carried(model, piece(5.0))
-    carried(model, piece(5.0), donors={"melody": donor})
+    options = replace(QUICK, keep=frozenset())
+    carried(model, piece(5.0), options)
+    carried(model, piece(5.0), options, donors={"melody": donor})
     own, borrowed = (theory.split(list(WIDTHS.values()), -1) for theory in (seen[0], seen[1]))
     for name, before, after in zip(FACTORS, own, borrowed, strict=True):
         assert torch.equal(before, after) is (name != "melody")
+
+
+def test_chords_are_the_harmony_of_a_lead_sheet_also_where_a_window_cuts_one(model, monkeypatch):
+    told = []
+    wish = StyleTransfer._wish
+
+    def spy(self, aim, theory):
+        told.append((aim.knows, theory))
+        return wish(self, aim, theory)
+
+    monkeypatch.setattr(StyleTransfer, "_wish", spy)
+    seconds = 40.0  # of one chord, with a run over it
+    run = np.arange(0, seconds, 0.2)
+    pitch = np.array([72, 74, 76, 77, 79])[np.arange(len(run)) % 5]
+    held = Notes.of([0.0] * 4, [seconds] * 4, [36, 60, 64, 67])
+    score = Score(Notes.concatenate([Notes.of(run, run + 0.2, pitch), held]).sorted())
+    carried(model, score, replace(QUICK, keep=frozenset({"chords"})))
+    assert len(told) > 2
+    c_major = theory_frames(Notes.of([0.0] * 4, [1.0] * 4, [36, 60, 64, 67]), 4)[0][2]
+    for knows, theory in told:
+        assert knows == {"harmony"}
+        harmony = theory[0, :, : WIDTHS["harmony"]]
+        torch.testing.assert_close(harmony[3:-3], torch.from_numpy(c_major).expand_as(harmony[3:-3]))
+    told.clear()
+    carried(model, score, replace(QUICK, keep=frozenset({"chords", "harmony"})))
+    assert not torch.allclose(told[0][1][0, 5, : WIDTHS["harmony"]], torch.from_numpy(c_major))
 
 
 def test_without_a_style_and_with_nothing_given_nothing_pulls(model):
@@ -191,7 +218,8 @@ def test_windows_may_be_written_in_any_batches(model, count, monkeypatch):
     [
         {"strength": 0.9},
         {"keep": frozenset()},
-        {"keep": frozenset({"harmony", "melody", "rhythm"})},
+        {"keep": frozenset({"harmony"})},
+        {"keep": frozenset({"chords", "melody"})},
         {"steps": 8},
         {"eta": 1.0},
         {"guidance": 1.0},
@@ -384,7 +412,13 @@ def test_factors_and_mixes_are_read():
         with pytest.raises(UsageError):
             parse_mix(text)
     assert parse_donors(["rhythm=a.mid", "melody = b=c.mid"]) == {"rhythm": "a.mid", "melody": "b=c.mid"}
-    for texts in (["rhythm"], ["rhythm="], ["rythm=a.mid"], ["rhythm=a.mid", "rhythm=b.mid"]):
+    for texts in (
+        ["rhythm"],
+        ["rhythm="],
+        ["rythm=a.mid"],
+        ["rhythm=a.mid", "rhythm=b.mid"],
+        ["chords=a.mid", "harmony=a.mid"],
+    ):
         with pytest.raises(UsageError):
             parse_donors(texts)
 

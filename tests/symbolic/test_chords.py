@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from musictool.symbolic import chords
-from musictool.symbolic.chords import Chord, chords_of
+from musictool.symbolic.chords import Chord, block_chords, chords_of
 from musictool.symbolic.notes import Notes
 from musictool.symbolic.theory import CHORDS, PITCH_CLASSES
 from tests.symbolic.theory_table import chord_scores, pop909
@@ -46,6 +46,28 @@ def test_the_lowest_note_is_the_bass_if_it_belongs_to_the_chord() -> None:
     assert (inversion.label, inversion.symbol) == ("C:maj/3", "C/E")
     (foreign,) = chords_of(played([(38, 60, 64, 67, 72, 76, 79)]))
     assert foreign.symbol == "C"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_chords_that_are_played_are_heard_as_they_were(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    edges = np.cumsum(generator.uniform(1.0, 3.0, 13))
+    wanted = []
+    for start, end in itertools.pairwise(edges.tolist()):
+        quality = str(generator.choice(["maj", "min", "7", "maj7", "min7", "hdim7"]))
+        root = int(generator.integers(12))
+        wanted.append(Chord(start, end, root, quality, root))
+    notes = block_chords([wanted[0], Chord(edges[1], edges[1], None, "", None), *wanted[1:]])
+    heard = chords_of(notes)
+    merged = [
+        chord
+        for before, chord in zip([None, *wanted], wanted, strict=False)
+        if before is None or before[2:] != chord[2:]
+    ]
+    assert [chord.label for chord in heard] == [chord.label for chord in merged]
+    assert notes.pitch.min() >= 32
+    assert notes.pitch.max() <= 65
+    assert len(block_chords([])) == 0
 
 
 def test_passing_notes_change_nothing() -> None:
