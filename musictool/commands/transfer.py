@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 EXAMPLES = (
     "mtk transfer examples/waltz.mid --style jazz | mtk decode -o waltz-jazz.mid --force",
     "mtk transfer examples/waltz.mid --mix pop=0.6,classical=0.4 --strength 0.5 -o mixed.mtk --force",
-    "mtk transfer examples/waltz.mid --borrow dynamics=examples/waltz.mid --keep rhythm -o soft.mtk --force",
 )
 ALL_INSTRUMENTS = "all"
 _STYLE_HINT = "name one, as in --style jazz or --style like.mid, or several, as in --mix jazz=0.7,classical=0.3"
@@ -95,11 +94,11 @@ def transfer(
     steps: Annotated[int, typer.Option("--steps", metavar="N", help="Of denoising: more are slower and finer.")] = 25,
     guidance: Annotated[
         float, typer.Option("--guidance", metavar="G", help="How hard the style pulls; 1 is as it was learned.")
-    ] = 3.0,
+    ] = 6.0,
     eta: Annotated[float, typer.Option("--eta", metavar="E", help="Noise that each step adds anew, 0 to 1.")] = 0.0,
     temperature: Annotated[
         float, typer.Option("--temperature", metavar="T", help="How freely notes are drawn; 0 takes the likeliest.")
-    ] = 0.8,
+    ] = 0.5,
     model: ModelOption = "tatumflow",
     scheme: Annotated[
         str | None,

@@ -47,9 +47,9 @@ class Transfer:
     keep: frozenset[str] = frozenset({CHORDS})
     steps: int = 25
     eta: float = 0.0
-    guidance: float = 3.0
-    theory_guidance: float = 1.5
-    temperature: float = 0.8
+    guidance: float = 6.0
+    theory_guidance: float = 3.0
+    temperature: float = 0.5
     top_p: float = 0.95
     seed: int = 0
 

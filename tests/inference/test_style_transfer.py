@@ -223,7 +223,7 @@ def test_windows_may_be_written_in_any_batches(model, count, monkeypatch):
         {"steps": 8},
         {"eta": 1.0},
         {"guidance": 1.0},
-        {"theory_guidance": 3.0},
+        {"theory_guidance": 1.0},
         {"temperature": 1.0},
         {"top_p": 0.5},
     ],
