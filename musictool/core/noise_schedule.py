@@ -187,6 +187,13 @@ class NoiseSchedule:
             x = self._step(estimate, now, after, sampler.noise_share, generator)
         return x
 
+    def strength_keeping(self, amplitude: float) -> float:
+        """The strength of `sample` that leaves a source this share of its amplitude, 0 to 1, or less by a level.
+
+        Equal steps of it take equal shares of the source whatever the schedule, which equal steps of level do not.
+        """
+        return min(int((self._signal > amplitude).sum()), self.steps) / self.steps
+
     def _step(self, estimate: Estimate, now: int, after: int, noise_share: float, generator: Generators) -> Tensor:
         """Song et al., equations 12 and 16: data at level `after` from what is known of them at level `now`."""
         kept_now, kept_after = float(self.alpha_bar[now]), float(self.alpha_bar[after])

@@ -286,7 +286,8 @@ class StyleTransfer:
             base, *conditional = said.split(1)
             return guided_by_each(base, conditional, scales)
 
-        made = schedule.sample(denoise, source, generator, strength=options.strength, sampler=self._sampler)
+        strength = schedule.strength_keeping(1 - options.strength)
+        made = schedule.sample(denoise, source, generator, strength=strength, sampler=self._sampler)
         return torch.cat([held, made[:, count:]], 1)
 
     def _wish(self, aim: _Aim, theory: Tensor) -> tuple[Wish, list[float]]:

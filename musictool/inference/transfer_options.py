@@ -30,7 +30,8 @@ class Transfer:
     """How notes are carried over.
 
     Attributes:
-        strength: 0 keeps everything, 1 the theory of the factors in `keep` alone.
+        strength: the share of the source's latents, by amplitude, that gives way to noise: 0 keeps everything, 1 only
+            what is in `keep`.
         keep: of `KEEPABLE`, what is given to the model as the source has it; harmony says more than chords, and stands
             for both.
         steps, eta: of DDIM.

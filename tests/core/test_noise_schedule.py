@@ -400,6 +400,18 @@ def test_each_condition_is_weighed_by_its_own_scale():
         guided_by_each(base, [style, both], [1.0])
 
 
+@pytest.mark.parametrize("kind", ["linear", "cosine"])
+def test_a_strength_keeps_the_share_of_the_source_that_was_asked_for(kind):
+    schedule = NoiseSchedule(kind)
+    assert schedule.strength_keeping(1.0) == 0
+    assert schedule.strength_keeping(0.0) == 1
+    found = [schedule.strength_keeping(1 - share) for share in np.linspace(0.02, 0.98, 49)]
+    assert found == sorted(set(found))
+    for share, strength in zip(np.linspace(0.02, 0.98, 49), found, strict=True):
+        level = round(strength * schedule.steps)
+        assert schedule.alpha_bar[level].sqrt() <= 1 - share < schedule.alpha_bar[level - 1].sqrt()
+
+
 # --- refusals ---------------------------------------------------------------------------------------------------------
 
 

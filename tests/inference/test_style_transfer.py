@@ -23,7 +23,7 @@ from musictool.symbolic.notes import Notes, Pedals, Score, Track
 from musictool.symbolic.theory import FACTORS, WIDTHS, theory_frames
 from tests.small_models import install_small_mt3, install_small_tatumflow, random_tatumflow
 
-QUICK = Transfer(steps=4)
+QUICK = Transfer(steps=4, guidance=3.0, theory_guidance=1.5, temperature=0.8)
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +216,7 @@ def test_windows_may_be_written_in_any_batches(model, count, monkeypatch):
 @pytest.mark.parametrize(
     "change",
     [
-        {"strength": 0.9},
+        {"strength": 0.4},
         {"keep": frozenset()},
         {"keep": frozenset({"harmony"})},
         {"keep": frozenset({"chords", "melody"})},
@@ -224,7 +224,7 @@ def test_windows_may_be_written_in_any_batches(model, count, monkeypatch):
         {"eta": 1.0},
         {"guidance": 1.0},
         {"theory_guidance": 1.0},
-        {"temperature": 1.0},
+        {"temperature": 0.3},
         {"top_p": 0.5},
     ],
     ids=str,
@@ -261,7 +261,7 @@ def test_a_window_holds_the_frames_that_it_shares_with_the_one_before(model, lat
 
 
 def test_where_little_noise_is_added_latents_are_near_the_source(model, latents):
-    for strength in (0.01, 0.99):
+    for strength in (1e-4, 0.99):
         carried(model, piece(8.0), replace(QUICK, strength=strength, guidance=0.0, theory_guidance=0.0))
     carrier = StyleTransfer(model, QUICK)
     source = []
