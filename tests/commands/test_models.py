@@ -66,7 +66,7 @@ def test_an_imported_model_is_listed_shown_and_verified(mtk, checkpoint, home):
     _, out, _ = mtk("list")
     names = [line.split()[0] for line in out.splitlines()[1:]]
     assert names == ["note-tagger", "tatumflow", "tiny", "tiny-relative"]  # the first two are in the package
-    rows = [json.loads(line) for line in mtk("list", "--json")[1].splitlines()][1:]
+    rows = [json.loads(line) for line in mtk("list", "--json")[1].splitlines()][2:]
     assert [(row["name"], row["place"], row["path"]) for row in rows] == [
         ("tiny", "store", str(home / "models" / "tiny")),
         ("tiny-relative", None, None),
