@@ -45,6 +45,7 @@ class Family(NamedTuple):
 FAMILIES: dict[str, Family] = {
     "mt3": Family("musictool.models.mt3", "MT3Config", "MT3", "musictool.models.mt3_names"),
     "tatumflow": Family("musictool.models.tatumflow", "TatumFlowConfig", "TatumFlow"),
+    "codec": Family("musictool.models.codec", "CodecConfig", "Codec"),
     "note-tagger": Family("musictool.models.note_tagger", "NoteTaggerConfig", "NoteTagger"),
 }
 
