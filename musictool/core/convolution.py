@@ -105,8 +105,7 @@ class Convolution(Streaming):
 
     def step(self, x: Tensor, state: ConvolutionState, is_last: bool = False) -> Tensor:
         state.seen += x.shape[-1]
-        if state.pending is not None:
-            x = torch.cat([state.pending, x], -1)
+        x = _joined(state.pending, x)
         is_start_known = is_last or x.shape[-1] > max(self._left, self._right_max)
         if (not state.has_begun and not is_start_known) or not state.seen:
             state.pending = x
@@ -124,7 +123,7 @@ class Convolution(Streaming):
         start = state.skip + count * self._stride
         last = start - self._stride + self._span
         y = x.new_zeros(len(x), self.conv.out_channels, 0) if not count else self.conv(x[..., state.skip : last])
-        keep = max(0, min(start, x.shape[-1] - self._right_max - 1))
+        keep = start if not self._right_max else max(0, min(start, x.shape[-1] - self._right_max - 1))
         state.pending, state.skip = x[..., keep:].clone(), start - keep
         return cast(Tensor, self.norm(y))
 
@@ -250,8 +249,7 @@ class ResidualUnit(Streaming):
     def step(self, x: Tensor, state: ResidualState, is_last: bool = False) -> Tensor:
         y = self.inner.step(functional.elu(x), state.inner, is_last)
         y = self.outer.step(functional.elu(y), state.outer, is_last)
-        if state.held is not None:
-            x = torch.cat([state.held, x], -1)
+        x = _joined(state.held, x)
         ready = y.shape[-1]
         state.held = x[..., ready:].clone()
         x = x[..., :ready]
@@ -308,12 +306,28 @@ class Chain(Streaming):
         return x
 
 
+def _joined(kept: Tensor | None, x: Tensor) -> Tensor:
+    """What was kept and what follows it, [B, C, n]; where channels lie side by side in memory, they do so after it."""
+    if kept is None or not kept.shape[-1]:
+        return x
+    if x.stride(1) == 1:
+        return torch.cat([kept.transpose(1, 2), x.transpose(1, 2)], 1).transpose(1, 2)
+    return torch.cat([kept, x], -1)
+
+
 def _padded(x: Tensor, left: int, right: int, mode: PadMode) -> Tensor:
     """A signal with more on either side; where it is too short to be reflected, zeros follow it first."""
     if not (left or right):
         return x
     if mode == "constant":
-        return functional.pad(x, (left, right))
+        return _extended(x, left, right, mode)
     missing = max(0, max(left, right) + 1 - x.shape[-1])
-    padded = functional.pad(functional.pad(x, (0, missing)), (left, right), mode)
+    padded = _extended(_extended(x, 0, missing, "constant") if missing else x, left, right, mode)
     return padded[..., : padded.shape[-1] - missing]
+
+
+def _extended(x: Tensor, left: int, right: int, mode: PadMode) -> Tensor:
+    """`functional.pad` over time; where channels lie side by side in memory, they do so after it."""
+    if x.stride(1) == 1:
+        return functional.pad(x.transpose(1, 2), (0, 0, left, right), mode).transpose(1, 2)
+    return functional.pad(x, (left, right), mode)

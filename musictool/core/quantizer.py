@@ -8,7 +8,7 @@ does; to use a model nobody needs one.
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+from typing import ClassVar, NamedTuple, cast
 
 import torch
 from torch import Tensor, distributed, nn
@@ -38,16 +38,21 @@ class Codebook(nn.Module):
         width: of each, D.
     """
 
+    averages_itself: ClassVar[bool] = True  # so that a running average of a model has its entries as they are
+
     entries: Tensor
 
     def __init__(self, size: int, width: int) -> None:
         super().__init__()
-        self.register_buffer("entries", functional.normalize(torch.randn(size, width), dim=-1))
+        entries = torch.empty(size, width)
+        nn.init.normal_(entries, std=width**-0.5)
+        self.register_buffer("entries", entries)
 
     def nearest(self, vectors: Tensor) -> Tensor:
         """The entry nearest to each vector; float [M, D] to int64 [M]."""
-        squares = vectors.square().sum(1, keepdim=True)
-        distances = squares - 2 * (vectors @ self.entries.T) + self.entries.square().sum(1)
+        with torch.autocast(vectors.device.type, enabled=False):  # or what is near would be told apart by chance
+            squares = vectors.square().sum(1, keepdim=True)
+            distances = squares - 2 * (vectors @ self.entries.T) + self.entries.square().sum(1)
         return distances.argmin(1)
 
     def forward(self, codes: Tensor) -> Tensor:
@@ -179,6 +184,11 @@ class CodebookLearner(nn.Module):
             counts, sums = _by_entry(codebook.nearest(vectors), vectors, len(entries))
             entries = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], entries)
         codebook.entries.copy_(_of_first_process(entries))
+        self.adopt(level, codebook)
+
+    @torch.no_grad()
+    def adopt(self, level: int, codebook: Codebook) -> None:
+        """Take a codebook's entries as they are, to follow on from there."""
         self.counts[level] = 1
         self.sums[level] = codebook.entries
         self.is_started[level] = True

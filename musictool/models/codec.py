@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple, cast
 
 from torch import Tensor, nn
 
@@ -26,6 +26,10 @@ from musictool.core.convolution import (
     TransposedConvolution,
 )
 from musictool.core.quantizer import CodebookLearner, Quantized, ResidualQuantizer
+
+_GAIN = 1.25  # of a fresh layer, which makes up for what the ELU before it takes
+_RESIDUAL_GAIN = 0.3
+_LOUDNESS = 0.2  # of sound, about: inside, strength is 1
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,10 @@ class CodecConfig:
     def __post_init__(self) -> None:
         if self.norm == "group" and self.segment_seconds is None:
             raise ValueError("layers that normalise over time need segments: set segment_seconds")
+        if self.normalises != (self.segment_seconds is not None):
+            raise ValueError("segments are normalised, and nothing else is: set both normalises and segment_seconds")
+        if not 0 <= self.overlap <= 0.5:
+            raise ValueError("overlap is from 0 to 0.5")
         if self.stem_kernel < self.stem_stride:
             raise ValueError("stem_kernel must not be smaller than stem_stride")
 
@@ -150,6 +158,24 @@ class Codec(nn.Module):
         self.encoder = Chain(_encoder_layers(config))
         self.quantizer = ResidualQuantizer(config.codebooks, config.codebook_size, config.width)
         self.decoder = Chain(_decoder_layers(config))
+        self._reset()
+
+    def _reset(self) -> None:
+        """Fresh weights: what passes through keeps its strength, and residual units begin near their shortcuts.
+
+        With torch's own weights a codec of this depth says the same of any sound, and its codebooks collapse.
+        """
+        for module in self.modules():
+            if isinstance(module, Convolution | TransposedConvolution):
+                _reset_convolution(module.conv, _GAIN)
+        for module in self.modules():
+            if isinstance(module, ResidualUnit):
+                _reset_convolution(module.outer.conv, _GAIN * _RESIDUAL_GAIN)
+                if module.shortcut is not None:
+                    _reset_convolution(module.shortcut.conv, 1.0)
+        first, last = self.encoder.layers[0], self.decoder.layers[-1]
+        _reset_convolution(cast(Convolution, first).conv, _GAIN / _LOUDNESS)
+        _reset_convolution(cast(Convolution | TransposedConvolution, last).conv, _GAIN * _LOUDNESS)
 
     def encode(self, audio: Tensor, levels: int | None = None) -> Tensor:
         """Codes of one stretch of sound.
@@ -180,6 +206,14 @@ class Codec(nn.Module):
         """
         quantized = self.quantizer(self.encoder(audio), levels, learner)
         return Reconstruction(self.decoder(quantized.latents)[..., : audio.shape[-1]], quantized)
+
+
+def _reset_convolution(conv: nn.Conv1d | nn.ConvTranspose1d, gain: float) -> None:
+    """Weights such that what comes out is `gain` times as strong as what goes in, noise taken for both."""
+    spread = conv.stride[0] if isinstance(conv, nn.ConvTranspose1d) else 1
+    nn.init.normal_(conv.weight, std=gain * math.sqrt(spread / (conv.in_channels * conv.kernel_size[0])))
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
 
 
 def _encoder_layers(config: CodecConfig) -> Iterator[Streaming]:
