@@ -8,16 +8,27 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, cast
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
 from musictool.errors import InputError
-from musictool.stream.records import LINE_BYTES_MAX, Closing, Failure, Head, ItemFailed, StreamError, is_seal_good
+from musictool.stream.records import (
+    LINE_BYTES_MAX,
+    Closing,
+    CodeChunk,
+    Failure,
+    Head,
+    ItemFailed,
+    StreamError,
+    is_seal_good,
+)
 
 CODE_MAX = 1 << 24
+SCALE_MAX = 1e30
+_NO_SCALES = np.zeros(0, np.float32)
 
 
 def _plain_ids(line: bytes) -> NDArray[np.int64] | None:
@@ -37,19 +48,24 @@ def _plain_ids(line: bytes) -> NDArray[np.int64] | None:
     return np.fromstring(body, np.int64, sep=",")
 
 
-class Tokens(Protocol):
-    """What a reader asks of a vocabulary."""
+class Codebooks(Protocol):
+    """What a reader asks of a codec: its fingerprint, and how many entries each of its codebooks has."""
 
     @property
     def fingerprint(self) -> str: ...
 
     def __len__(self) -> int: ...
 
+
+class Tokens(Codebooks, Protocol):
+    """What a reader asks of a vocabulary: its fingerprint, its size, and the ids of names."""
+
     def ids(self, names: list[str]) -> NDArray[np.int32]: ...
 
 
-Lookup = Callable[[Head], "Tokens | None"]
-"""Finds the vocabulary that a head names, None where ids can't be checked; raises InputError for an unknown one."""
+Lookup = Callable[[Head], "Tokens | Codebooks | None"]
+"""Finds the vocabulary or the codec that a head names, None where tokens can't be checked; raises InputError for an
+unknown one."""
 
 
 class StreamReader:
@@ -133,16 +149,17 @@ class StreamReader:
         except StreamError as error:
             raise self.error(error.message, error.hint) from None
 
-    def _vocabulary(self, head: Head) -> Tokens | None:
+    def _vocabulary(self, head: Head) -> Tokens | Codebooks | None:
         try:
             vocabulary = self._lookup(head)
         except InputError as error:
             raise self.error(error.message, error.hint) from None
         if vocabulary is not None and vocabulary.fingerprint != head.vocab_sha:
+            is_codes = head.kind == "codes"
             raise self.error(
-                f"vocabulary {head.vocab!r} is another one: its fingerprint is {head.vocab_sha[:12]!r}, "
-                f"ours {vocabulary.fingerprint[:12]!r}",
-                hint="make the stream again with this version",
+                f"{'codec' if is_codes else 'vocabulary'} {head.vocab[:40]!r} is another one: its fingerprint is "
+                f"{head.vocab_sha[:12]!r}, ours {vocabulary.fingerprint[:12]!r}",
+                hint=f"make the stream again with this {'codec' if is_codes else 'version'}",
             )
         return vocabulary
 
@@ -156,7 +173,9 @@ class ItemReader:
         failure: why it was given up; None unless it was.
     """
 
-    def __init__(self, stream: StreamReader, head: Head, vocabulary: Tokens | None, sealed_head: bytes) -> None:
+    def __init__(
+        self, stream: StreamReader, head: Head, vocabulary: Tokens | Codebooks | None, sealed_head: bytes
+    ) -> None:
         self.head = head
         self.closing: Closing | None = None
         self.failure: Failure | None = None
@@ -164,6 +183,9 @@ class ItemReader:
         self._vocabulary = vocabulary
         self._sealed_head = sealed_head
         self._rows: int | None = None
+        self._digest = hashlib.sha256()
+        self._count = 0
+        self._scale_bytes = b""
 
     def chunks(self) -> Iterator[NDArray[np.int32]]:
         """The item's tokens, a line at a time: int32 [t] of events, int32 [K, frames] of codes.
@@ -172,7 +194,19 @@ class ItemReader:
             ItemFailed: an earlier stage gave the item up.
             StreamError: the stream breaks off, or breaks the rules, inside the item.
         """
-        digest, count = hashlib.sha256(), 0
+        for tokens, _ in self._lines():
+            yield tokens
+
+    def code_chunks(self) -> Iterator[CodeChunk]:
+        """The frames of an item of codes, a line at a time, with their scales.
+
+        Raises:
+            ItemFailed, StreamError: as `chunks`.
+        """
+        return self._lines()
+
+    def _lines(self) -> Iterator[CodeChunk]:
+        """The item's data lines from where it stands, checked; of events, ids and no scales."""
         while True:
             raw = self._stream.read_line()
             if raw is None:
@@ -180,11 +214,12 @@ class ItemReader:
             plain = _plain_ids(raw) if self.head.kind == "events" else None
             if plain is not None:
                 self._check_range(plain)
-                chunk = plain.astype(np.int32)
+                tokens, scales = plain.astype(np.int32), _NO_SCALES
             else:
                 line = self._stream.parse(raw)
                 if "end" in line:
-                    self._close(line, count, digest.hexdigest())
+                    self._digest.update(self._scale_bytes)
+                    self._close(line, self._count, self._digest.hexdigest())
                     self._check_seal(raw, line)
                     return
                 if "fail" in line:
@@ -193,16 +228,17 @@ class ItemReader:
                     raise ItemFailed(self.failure)
                 if "mtk" in line:
                     raise self._stream.error("the next item begins inside this one: its end is missing")
-                chunk = self._tokens(line)
-            digest.update(np.ascontiguousarray(chunk.T, dtype="<i4").data)
-            count += chunk.shape[-1]
-            yield chunk
+                tokens, scales = self._tokens(line), self._scales(line)
+                self._scale_bytes += scales.astype("<f4").tobytes()
+            self._digest.update(np.ascontiguousarray(tokens.T, dtype="<i4").data)
+            self._count += tokens.shape[-1]
+            yield CodeChunk(tokens, scales)
 
     def skip(self) -> None:
         """Read the item to its end, checking it, unless that is done."""
         if self.closing is None and self.failure is None:
             try:
-                for _ in self.chunks():
+                for _ in self._lines():
                     pass
             except ItemFailed:
                 pass
@@ -222,10 +258,11 @@ class ItemReader:
         names = line["w"]
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise self._stream.error("'w' is no list of names")
-        if self._vocabulary is None:
+        vocabulary = cast("Tokens | None", self._vocabulary)  # the item's kind is events
+        if vocabulary is None:
             raise self._stream.error("names need a vocabulary that is known here")
         try:
-            return self._vocabulary.ids(names)
+            return vocabulary.ids(names)
         except InputError as error:
             raise self._stream.error(error.message, error.hint) from None
 
@@ -234,9 +271,25 @@ class ItemReader:
         if self._rows not in (None, len(codes)):
             raise self._stream.error(f"{len(codes)} codebook rows after {self._rows}")
         self._rows = len(codes)
-        if codes.size and not 0 <= codes.min() <= codes.max() < CODE_MAX:
-            raise self._stream.error("a code is out of range")
+        size = CODE_MAX if self._vocabulary is None else len(self._vocabulary)
+        if codes.size and not 0 <= (low := int(codes.min())) <= (high := int(codes.max())) < size:
+            raise self._stream.error(
+                f"code {low if low < 0 else high} is out of range: codebooks of {self.head.vocab[:40]!r} have "
+                f"{size} entries"
+            )
         return codes
+
+    def _scales(self, line: dict[str, Any]) -> NDArray[np.float32]:
+        """The scales beside the codes of a line."""
+        if self.head.kind != "codes" or "scales" not in line:
+            return _NO_SCALES
+        values = line["scales"]
+        if not isinstance(values, list) or not all(type(value) in (int, float) for value in values):
+            raise self._stream.error("the scales are no list of numbers")
+        scales = np.array(values, np.float64)
+        if not ((scales > 0) & (scales <= SCALE_MAX)).all():
+            raise self._stream.error("a scale is out of range")
+        return scales.astype(np.float32)
 
     def _integers(self, value: Any, dimensions: int) -> NDArray[np.int32]:
         """A JSON value as an integer array, refused if it is anything else."""

@@ -8,9 +8,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 from musictool.errors import InputError, MusicToolError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 FORMAT_VERSION = 1
 KINDS = ("events", "codes")
@@ -97,33 +101,64 @@ class Head:
         )
 
 
+class CodeChunk(NamedTuple):
+    """Some frames of an item of codes.
+
+    Attributes:
+        codes: int32 [K, frames].
+        scales: float32 [s], of the segments that begin here, where the codec normalises them; else empty.
+    """
+
+    codes: NDArray[np.int32]
+    scales: NDArray[np.float32]
+
+
 @dataclass(frozen=True, slots=True)
 class Closing:
     """What ends an item that is whole.
 
     Attributes:
         count: number of ids, or of frames.
-        sha: sha256 of the ids as int32 little-endian (codes: frame by frame), in hexadecimal.
+        sha: sha256 of the ids as int32 little-endian (codes: frame by frame, then the scales), in hexadecimal.
         source_sha: sha256 of what the item was made from, empty if not known.
+        samples: of an item of codes: how long the sound is, in samples of each channel at the codec's rate.
+        source_samples: the same of the sound it was made from, at that one's rate.
     """
 
     count: int
     sha: str
     source_sha: str = ""
+    samples: int | None = None
+    source_samples: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The closing line."""
         line: dict[str, Any] = {"end": 1, "n": self.count, "sha": self.sha}
-        return {**line, "source_sha": self.source_sha} if self.source_sha else line
+        if self.source_sha:
+            line["source_sha"] = self.source_sha
+        if self.samples is not None:
+            line["samples"] = self.samples
+        if self.source_samples is not None:
+            line["source_samples"] = self.source_samples
+        return line
 
     @classmethod
     def from_json(cls, line: Mapping[str, Any]) -> Closing:
         """Read a closing line.
 
         Raises:
-            StreamError: a field is missing or of another type.
+            StreamError: a field is missing or of another type, or a length is negative.
         """
-        return cls(_field(line, "n", int), _field(line, "sha", str), _field(line, "source_sha", str, ""))
+        samples, source_samples = (_field(line, key, int, None) for key in ("samples", "source_samples"))
+        if min(samples or 0, source_samples or 0) < 0:
+            raise StreamError("a length is negative")
+        return cls(
+            _field(line, "n", int),
+            _field(line, "sha", str),
+            _field(line, "source_sha", str, ""),
+            samples,
+            source_samples,
+        )
 
 
 @dataclass(frozen=True, slots=True)

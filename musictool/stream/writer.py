@@ -70,21 +70,32 @@ class StreamWriter:
 
 
 class ItemWriter:
-    """The data lines of one item, counted and digested as they pass."""
+    """The data lines of one item, counted and digested as they pass.
+
+    Attributes:
+        source_sha: sha256 of what the item is made from, empty if not known.
+        samples, source_samples: how long the sound is that an item of codes is made from, as in `Closing`.
+
+    All are to be set before the item ends.
+    """
 
     def __init__(self, stream: StreamWriter, kind: str) -> None:
         self.source_sha = ""
+        self.samples: int | None = None
+        self.source_samples: int | None = None
         self._stream = stream
         self._kind = kind
         self._count = 0
         self._digest = hashlib.sha256()
         self._rows: int | None = None
+        self._scales = b""
 
-    def write(self, tokens: ArrayLike) -> None:
+    def write(self, tokens: ArrayLike, scales: ArrayLike = ()) -> None:
         """Write some of the item.
 
         Args:
             tokens: ids, int [t], of an item of events; codebook rows, int [K, frames], of an item of codes.
+            scales: float [s], of the segments that begin in these frames, where the codec normalises them.
         """
         array = np.ascontiguousarray(tokens, dtype="<i4")
         if self._kind == "events":
@@ -96,15 +107,23 @@ class ItemWriter:
         if array.ndim != 2 or self._rows not in (None, len(array)):
             raise ValueError(f"codes come as [K, frames] with one K an item, not {array.shape}")
         self._rows = len(array)
+        factors = np.asarray(scales, "<f4")
+        if len(factors) and not array.shape[1]:
+            raise ValueError("scales come with the first frame of their segment")
+        self._scales += factors.tobytes()
         frames = max(1, IDS_A_LINE // max(1, self._rows))
         for start in range(0, array.shape[1], frames):
-            self._stream.copy(_dump({"c": np.ascontiguousarray(array[:, start : start + frames])}))
+            line = {"c": np.ascontiguousarray(array[:, start : start + frames])}
+            is_scaled = start == 0 and len(factors) > 0
+            self._stream.copy(_dump({**line, "scales": factors} if is_scaled else line))
         self._digest.update(np.ascontiguousarray(array.T).data)
         self._count += array.shape[1]
 
     def closing(self) -> Closing:
         """The closing line as of now."""
-        return Closing(self._count, self._digest.hexdigest(), self.source_sha)
+        digest = self._digest.copy()
+        digest.update(self._scales)
+        return Closing(self._count, digest.hexdigest(), self.source_sha, self.samples, self.source_samples)
 
 
 def _dump(line: dict[str, Any]) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -14,11 +15,11 @@ from numpy.typing import NDArray
 
 from musictool.errors import InputError
 from musictool.findings import Finding
-from musictool.stream.records import Head
+from musictool.stream.records import KINDS, Head
 from musictool.symbolic.corpus import load_pyarrow
 from musictool.symbolic.schemes import Scheme, find_scheme, lookup_events
 from musictool.validation.reports import Report, ValidationRules, unreadable
-from musictool.validation.streams import IDS_A_BATCH, Meaning, scheme_of
+from musictool.validation.streams import IDS_A_BATCH, CodeClaims, Meaning, scheme_of
 
 if TYPE_CHECKING:
     import pyarrow
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 ROWS_A_BATCH = 16
 
 _TEXTS = ("item", "kind", "vocab", "vocab_sha", "sha", "meta")
+_OF_CODES = ("codebooks", "scales", "samples")  # which corpora of events have not
 
 
 def check_corpus(
@@ -38,14 +40,17 @@ def check_corpus(
     try:
         with parquet.ParquetFile(file, pre_buffer=False, buffer_size=1 << 20) as corpus:
             _check_columns(arrow, corpus.schema_arrow, context)
-            for batch in corpus.iter_batches(batch_size=ROWS_A_BATCH, columns=[*_TEXTS, "ids", "n"], use_threads=False):
-                texts = {column: batch.column(column).to_pylist() for column in _TEXTS}
-                counts, ids = batch.column("n").to_pylist(), batch.column("ids")
-                for row in range(batch.num_rows):
-                    values = {column: texts[column][row] or "" for column in _TEXTS}
-                    entry = ids[row].values
+            columns = [*_TEXTS, "ids", "n", *(name for name in _OF_CODES if name in corpus.schema_arrow.names)]
+            for batch in corpus.iter_batches(batch_size=ROWS_A_BATCH, columns=columns, use_threads=False):
+                values = {column: batch.column(column).to_pylist() for column in columns if column != "ids"}
+                ids = batch.column("ids")
+                for number in range(batch.num_rows):
+                    row = {column: values[column][number] for column in values}
+                    row.update((column, row[column] or "") for column in _TEXTS)
+                    entry = ids[number].values
                     tokens = np.zeros(0, np.int32) if entry is None else entry.to_numpy(zero_copy_only=False)
-                    yield _check_row(values, counts[row], tokens, path, rules, own)
+                    check = _check_codes_row if row["kind"] == "codes" else partial(_check_row, rules=rules, own=own)
+                    yield check(row, tokens, path)
     except (arrow.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0].rstrip(".") if str(error) else "cannot be read"
         broken = InputError(f"broken Parquet file: {reason}", context=context, code="corrupt-corpus")
@@ -77,16 +82,11 @@ def _check_columns(arrow: Any, schema: pyarrow.Schema, context: str) -> None:
 
 
 def _check_row(
-    row: dict[str, str],
-    count: int | None,
-    ids: NDArray[np.int32],
-    path: Path | None,
-    rules: ValidationRules,
-    own: Scheme | None,
+    row: dict[str, Any], ids: NDArray[np.int32], path: Path | None, *, rules: ValidationRules, own: Scheme | None
 ) -> Report:
     facts: dict[str, Any] = {"item_kind": row["kind"], "vocab": row["vocab"], "tokens": len(ids)}
     sha = hashlib.sha256(np.ascontiguousarray(ids, "<i4").data).hexdigest()
-    findings = list(_row_findings(row, count, len(ids), sha))
+    findings = list(_row_findings(row, len(ids), sha))
     try:
         vocabulary = lookup_events(Head(row["item"], "events", row["vocab"], row["vocab_sha"]), own)
         if vocabulary.fingerprint != row["vocab_sha"]:
@@ -106,16 +106,38 @@ def _check_row(
     return Report(row["item"], path, "corpus", {**facts, "sha": sha}, tuple(findings), content)
 
 
-def _row_findings(row: dict[str, str], count: int | None, found: int, sha: str) -> Iterator[Finding]:
+def _check_codes_row(row: dict[str, Any], ids: NDArray[np.int32], path: Path | None) -> Report:
+    """A row of a codec's codes; the codec itself is not asked."""
+    codebooks, scales = row.get("codebooks") or 0, np.array(row.get("scales") or (), "<f4")
+    frames = len(ids) // max(1, codebooks)
+    facts: dict[str, Any] = {"item_kind": "codes", "vocab": row["vocab"], "tokens": frames, "codebooks": codebooks}
+    sha = hashlib.sha256(np.ascontiguousarray(ids, "<i4").tobytes() + scales.tobytes()).hexdigest()
+    findings = list(_row_findings(row, frames, sha))
+    if codebooks < 1 or len(ids) % codebooks:
+        findings.append(Finding("codebooks", "error", f"{len(ids)} codes in {codebooks} codebooks", codebooks))
+    claims = CodeClaims.of(_meta_of(row), row.get("samples"))
+    facts.update(claims.facts)
+    findings += claims.judge(frames, int(ids.min(initial=0)), int(ids.max(initial=0)))
+    content = f"{row['vocab_sha']} {sha}" if len(ids) else ""
+    return Report(row["item"], path, "corpus", {**facts, "sha": sha}, tuple(findings), content)
+
+
+def _row_findings(row: dict[str, Any], found: int, sha: str) -> Iterator[Finding]:
     """What a row says of itself that is not so."""
-    if row["kind"] != "events":
-        yield Finding("kind", "error", f"the row's kind is {row['kind']!r:.40}, not 'events'", row["kind"])
-    if count != found:
-        yield Finding("count", "error", f"the row has {found} tokens where it says {count}", found)
+    if row["kind"] not in KINDS:
+        known = " and ".join(map(repr, KINDS))
+        yield Finding("kind", "error", f"the row's kind is {row['kind']!r:.40}, and there are {known}", row["kind"])
+    if row["n"] != found:
+        yield Finding("count", "error", f"the row has {found} tokens where it says {row['n']}", found)
     if row["sha"] != sha:
         yield Finding("digest", "error", "the row's tokens are not those that were written: their sha256 differs", sha)
-    meta = None
+    if _meta_of(row) is None:
+        yield Finding("meta", "error", "the row's meta is no JSON object")
+
+
+def _meta_of(row: dict[str, Any]) -> dict[str, Any] | None:
+    """A row's meta; None if it has none that can be read."""
     with suppress(ValueError):
         meta = orjson.loads(row["meta"] or "{}")
-    if not isinstance(meta, dict):
-        yield Finding("meta", "error", "the row's meta is no JSON object")
+        return meta if isinstance(meta, dict) else None
+    return None

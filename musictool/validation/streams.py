@@ -6,8 +6,8 @@ the size of an item.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -61,11 +61,8 @@ def _check_item(item: ItemReader, path: Path | None, rules: ValidationRules, own
     findings: list[Finding] = []
     try:
         if head.kind == "codes":
-            tokens, codebooks = 0, 0
-            for codes in item.chunks():
-                codebooks = len(codes)
-                tokens += codes.shape[1]
-            facts.update(tokens=tokens, codebooks=codebooks)
+            code_facts, findings = _check_codes(item)
+            facts.update(code_facts)
         else:
             meaning = Meaning(scheme_of(head.vocab, own))
             for ids in _batched(item.chunks()):
@@ -79,6 +76,64 @@ def _check_item(item: ItemReader, path: Path | None, rules: ValidationRules, own
     sha = item.closing.sha if item.closing is not None else ""
     content = f"{head.vocab_sha} {sha}" if facts["tokens"] else ""
     return Report(head.item, path, "stream", {**facts, "sha": sha}, tuple(findings), content)
+
+
+def _check_codes(item: ItemReader) -> tuple[dict[str, Any], list[Finding]]:
+    """What codes are like, and what in them does not fit what is said of them.
+
+    Raises:
+        ItemFailed, StreamError: as `ItemReader.chunks`.
+    """
+    frames, codebooks, highest = 0, 0, 0
+    for codes in item.chunks():
+        codebooks = len(codes)
+        frames += codes.shape[1]
+        highest = max(highest, int(codes.max(initial=0)))
+    claims = CodeClaims.of(item.head.meta, item.closing.samples if item.closing is not None else None)
+    return {"tokens": frames, "codebooks": codebooks, **claims.facts}, claims.judge(frames, 0, highest)
+
+
+@dataclass(frozen=True)
+class CodeClaims:
+    """What is said of codes; None where it is not. The codec itself is not asked.
+
+    Attributes:
+        size: entries of a codebook.
+        hop: samples of a frame.
+        rate_hz: of the sound.
+        samples: how long the sound is.
+    """
+
+    size: int | None
+    hop: int | None
+    rate_hz: int | None
+    samples: int | None
+
+    @classmethod
+    def of(cls, meta: Mapping[str, Any] | None, samples: int | None) -> CodeClaims:
+        """What `meta` says, and the end of an item."""
+        values = ((meta or {}).get(key) for key in ("codebook_size", "hop_samples", "rate_hz"))
+        size, hop, rate_hz = (value if type(value) is int and value > 0 else None for value in values)
+        return cls(size, hop, rate_hz, samples)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """How long the sound is."""
+        if self.samples is None or self.rate_hz is None:
+            return {}
+        return {"duration_seconds": self.samples / self.rate_hz}
+
+    def judge(self, frames: int, lowest: int, highest: int) -> list[Finding]:
+        """What is wrong with so many frames of codes within these bounds."""
+        findings = []
+        if lowest < 0 or (self.size is not None and highest >= self.size):
+            code = lowest if lowest < 0 else highest
+            message = f"code {code} is out of range: the codebooks have {self.size} entries"
+            findings.append(Finding("codes", "error", message, code))
+        if self.samples is not None and self.hop is not None and self.samples > frames * self.hop:
+            message = f"{self.samples} samples are promised, and {frames} frames have {frames * self.hop} at most"
+            findings.append(Finding("length", "error", message, self.samples))
+        return findings
 
 
 def _batched(chunks: Iterable[Ids]) -> Iterator[Ids]:

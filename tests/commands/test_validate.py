@@ -20,7 +20,9 @@ import zstandard
 from musictool.cli.environment import Environment
 from musictool.cli.main import main
 from musictool.commands import validate
-from musictool.stream.records import Failure, Head
+from musictool.inference.code_corpus import CodeCorpusWriter
+from musictool.inference.coded_sound import WholeCodes
+from musictool.stream.records import CodeChunk, Failure, Head
 from musictool.stream.writer import StreamWriter
 from musictool.symbolic.midi import read_midi, write_midi
 from musictool.symbolic.notes import Notes, Score
@@ -287,6 +289,31 @@ def test_codes_are_checked_for_digest_and_shape(mtk: Mtk):
     assert mtk("validate", stdin=sink.getvalue().replace(b"[0,1,2]", b"[0,1,3]")).status == 3
 
 
+@pytest.mark.parametrize(
+    ("claims", "rules"), [({}, []), ({"codebook_size": 11}, ["codes"]), ({"hop_samples": 319}, ["length"])]
+)
+def test_codes_that_their_head_and_end_contradict_are_findings(
+    mtk: Mtk, tmp_path: Path, claims: dict, rules: list[str]
+):
+    meta = {"rate_hz": 24_000, "codebook_size": 12, "hop_samples": 320, **claims}
+    head = Head("sound", "codes", "some-codec", "1" * 64, meta)
+    chunk = CodeChunk(np.arange(12, dtype=np.int32).reshape(4, 3), np.array([0.5], np.float32))
+    sink = io.BytesIO()
+    with StreamWriter(sink).item(head) as item:
+        item.write(*chunk)
+        item.samples = 958
+    with (tmp_path / "x.parquet").open("wb") as file:
+        writer = CodeCorpusWriter(file)
+        writer.write(head, 4, WholeCodes((chunk,), 958, None, ""))
+        writer.close()
+    for result in (mtk("validate", "--json", stdin=sink.getvalue()), mtk("validate", "--json", tmp_path / "x.parquet")):
+        assert result.status == (1 if rules else 0), result.err
+        (record,) = records(result)
+        assert [finding["rule"] for finding in record["findings"]] == rules
+        assert (record["facts"]["tokens"], record["facts"]["codebooks"]) == (3, 4)
+        assert record["facts"]["duration_seconds"] == 958 / 24_000
+
+
 def broken_streams() -> dict[str, bytes]:
     whole = stream_of(SCORE, OTHER)
     lines = whole.splitlines(keepends=True)
@@ -390,7 +417,8 @@ def test_a_corpus_is_checked_row_by_row(mtk: Mtk, tmp_path: Path):
         ({"sha": "0"}, {"digest"}),
         ({"vocab_sha": "0"}, {"vocabulary"}),
         ({"vocab": "nobody"}, {"vocabulary"}),
-        ({"kind": "codes"}, {"kind"}),
+        ({"kind": "smells"}, {"kind"}),
+        ({"kind": "codes"}, {"codebooks"}),
         ({"meta": "[1"}, {"meta"}),
         ({"ids": [100_000]}, {"count", "digest", "vocabulary"}),
         ({"ids": [-1]}, {"count", "digest", "vocabulary"}),

@@ -159,6 +159,90 @@ def test_codes_are_read_back_however_they_are_split():
     assert sha == {hashlib.sha256(codes.T.astype("<i4").tobytes()).hexdigest()}
 
 
+def code_stream(scales=(0.1, 3e-5, 2.5)) -> bytes:
+    """An item of codes in blocks of which some begin segments, one of them long enough for two lines."""
+    sink = io.BytesIO()
+    with StreamWriter(sink).item(head("song", kind="codes", vocab="some codec")) as item:
+        item.write(np.arange(8000).reshape(2, 4000), scales[:2])
+        item.write(np.zeros((2, 10), np.int32))
+        item.write(np.ones((2, 10), np.int32), scales[2:])
+        item.samples, item.source_samples = 1_286_400, 2_363_760
+    return sink.getvalue()
+
+
+def code_item(data: bytes):
+    return next(iter(StreamReader(io.BytesIO(data), lambda head: None)))
+
+
+def test_scales_and_lengths_survive():
+    item = code_item(code_stream())
+    chunks = list(item.code_chunks())
+    assert [chunk.scales.tolist() for chunk in chunks] == [np.float32([0.1, 3e-5]).tolist(), [], [], [2.5]]
+    assert np.concatenate([chunk.codes for chunk in chunks], axis=1).shape == (2, 4020)
+    assert (item.closing.samples, item.closing.source_samples) == (1_286_400, 2_363_760)
+
+
+def test_the_digest_of_codes_holds_their_scales():
+    item = code_item(code_stream())
+    codes, scales = zip(*item.code_chunks())
+    digest = hashlib.sha256(np.ascontiguousarray(np.concatenate(codes, axis=1).T, "<i4").tobytes())
+    digest.update(np.concatenate(scales).astype("<f4").tobytes())
+    assert item.closing.sha == digest.hexdigest()
+    with pytest.raises(StreamError, match="sha256"):
+        list(code_item(code_stream().replace(b"[2.5]", b"[2.6]")).chunks())
+    assert code_item(code_stream(())).skip() is None
+
+
+def test_every_scale_of_32_bits_survives_the_text():
+    bits = np.random.default_rng(0).integers(1, 0x7149_0000, 4000).astype("<u4")
+    scales = bits.view("<f4")
+    sink = io.BytesIO()
+    with StreamWriter(sink).item(head("song", kind="codes", vocab="some codec")) as item:
+        item.write(np.zeros((1, 1), np.int32), scales)
+    (chunk,) = code_item(sink.getvalue()).code_chunks()
+    np.testing.assert_array_equal(chunk.scales.view("<u4"), bits)
+
+
+@pytest.mark.parametrize("scales", ["0.5", "[0]", "[-1]", "[1e31]", '["1"]', "[true]", "[null]", "[[1]]"])
+def test_scales_that_are_none_are_refused(scales):
+    data = line(**{**PLAIN_HEAD, "kind": "codes"}) + b'{"c":[[1]],"scales":%s}\n' % scales.encode()
+    with pytest.raises(StreamError, match="scale"):
+        code_item(data).skip()
+
+
+@pytest.mark.parametrize("end", [{"samples": -1}, {"samples": "9"}, {"samples": 1.5}, {"source_samples": True}])
+def test_lengths_that_are_none_are_refused(end):
+    data = line(**{**PLAIN_HEAD, "kind": "codes"}) + line(end=1, n=0, sha=hashlib.sha256(b"").hexdigest(), **end)
+    with pytest.raises(StreamError, match=r"samples|length"):
+        code_item(data).skip()
+
+
+def test_codes_are_held_to_their_codebooks_size_and_fingerprint():
+    class Codebooks:
+        fingerprint = TATUM.fingerprint
+
+        def __len__(self):
+            return 4000
+
+    data = code_stream()
+    with pytest.raises(StreamError, match=r"code [4-7]... is out of range"):
+        next(iter(StreamReader(io.BytesIO(data), lambda head: Codebooks()))).skip()
+    Codebooks.fingerprint = "another"
+    with pytest.raises(StreamError, match="codec 'some codec' is another one"):
+        next(iter(StreamReader(io.BytesIO(data), lambda head: Codebooks())))
+
+
+def test_an_item_that_is_left_in_its_middle_spoils_none_after_it():
+    data, items = small_stream()
+    for left in range(3):
+        reader = StreamReader(io.BytesIO(data), lookup_events)
+        for item, ids in zip(reader, items, strict=True):
+            for _, chunk in zip(range(left), item.chunks()):
+                assert chunk.tolist() in (ids[:5].tolist(), ids[5:].tolist())
+            item.skip()
+            assert item.closing.count == len(ids)
+
+
 def test_a_row_too_many_in_codes_is_refused():
     data = line(**{**PLAIN_HEAD, "kind": "codes"}) + line(c=[[1], [2]]) + line(c=[[1]])
     with pytest.raises(StreamError, match="1 codebook rows after 2"):
