@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from musictool.errors import InputError
 
@@ -50,12 +50,14 @@ class Checkpoint:
         format: how it is stored.
         tensors: by name.
         unreadable: names that the checkpoint promises and whose description cannot be read, and why.
+        config: what a configuration file beside the tensors says, by its format's keys; empty where there is none.
     """
 
     path: Path
     format: Format
     tensors: Mapping[str, StoredTensor]
     unreadable: Mapping[str, InputError] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:

@@ -1,7 +1,8 @@
 """Files over HTTP: several at a time, resumed where they broke off, each known by its digest.
 
 A file that is under way is `NAME.part`; what it holds is kept when a run is interrupted, and the next run asks the
-server for the rest. Waits and asks again where that may help. Knows no models; says how far it is and prints nothing.
+server for the rest. What is not known of a file beforehand is what its server says of it, as the Hugging Face hub does
+in headers of its own. Waits and asks again where that may help. Knows no models; says how far it is and prints nothing.
 """
 
 from __future__ import annotations
@@ -10,21 +11,22 @@ import http.client
 import os
 import queue
 import random
+import re
 import shutil
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO, NoReturn, TypeVar
 from urllib.parse import quote, urlsplit
 
 from musictool import __version__
 from musictool.checkpoints.files import sha256_of
-from musictool.checkpoints.published import PublishedFile
+from musictool.checkpoints.published import SHA256_DIGITS, PublishedFile
 from musictool.errors import InputError, UsageError
 
 try:
@@ -32,11 +34,15 @@ try:
 except ImportError:  # not on Windows
     fcntl = None  # type: ignore[assignment]
 
+T = TypeVar("T")
+
 PART_SUFFIX = ".part"
 _BLOCK_BYTES = 1 << 16
 _PARTING_SECONDS = 1.0
-_HTTP_PARTIAL, _HTTP_RANGE_ERROR = 206, 416
+_HTTP_PARTIAL, _HTTP_ERROR, _HTTP_RANGE_ERROR = 206, 400, 416
 _WORTH_ANOTHER_TRY = {408, 425, 429, 500, 502, 503, 504}
+_SHA256 = re.compile(rf"[0-9a-f]{{{SHA256_DIGITS}}}")
+_HUB_SIZE, _HUB_SHA256 = "X-Linked-Size", "X-Linked-ETag"
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,7 @@ def download(
     *,
     connections: int = 8,
     patience: Patience = Patience(),
-) -> Generator[int, None, None]:
+) -> Generator[int, None, list[PublishedFile]]:
     """Fetch files into a folder; those that are there and right stay.
 
     Args:
@@ -75,17 +81,21 @@ def download(
         Counts of bytes that are there, as they come: less than zero where some have to come again, and the size of all
         files in sum. Closing the generator stops the work.
 
+    Returns:
+        The files, with what their server said of those of which not all was known.
+
     Raises:
         UsageError: the address is none.
-        InputError: a file is not there, is not what was published, or the server can't be reached; or another process
-            fetches into the same folder.
+        InputError: a file is not there, is not what was published, or the server can't be reached or does not say how
+            long a file is; or another process fetches into the same folder.
         OSError: a file cannot be written.
     """
     base = checked_url(url)
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
-        _check_space(files, folder)
         fetcher = _Fetcher(base, folder, patience)
+        files = [file if file.is_known else fetcher.described(file) for file in files]
+        _check_space(files, folder)
         pending = queue.SimpleQueue[PublishedFile]()
         for file in files:
             pending.put(file)
@@ -104,6 +114,7 @@ def download(
             deadline = time.monotonic() + _PARTING_SECONDS
             for thread in threads:
                 thread.join(max(0.0, deadline - time.monotonic()))
+    return list(files)
 
 
 def missing_files(files: Sequence[PublishedFile], folder: Path) -> list[PublishedFile]:
@@ -149,39 +160,60 @@ class _Fetcher:
         except BaseException as error:  # it is raised where the events are read
             self.events.put(error)
 
+    def described(self, file: PublishedFile) -> PublishedFile:
+        """A file with what its server says of it, beside what is known.
+
+        Raises:
+            InputError: it is another one than is known, or the server does not say how long it is.
+        """
+        size, sha256 = self._persist(file, lambda: self._ask(file), lambda: 0)
+        if file.size is not None and size is not None:
+            self._check_size(file, size)
+        told = file.size if size is None else size
+        if told is None:
+            raise InputError(
+                "the server does not say how long the file is",
+                context=self._url(file),
+                hint="name another mirror with --from",
+                code="wrong-size",
+            )
+        if sha256 and not sha256.startswith(file.sha256):
+            raise self._wrong_digest(file)
+        return replace(file, size=told, sha256=sha256 or file.sha256)
+
     def _fetch(self, file: PublishedFile) -> None:
         path = self._folder / file.path
-        if _is_there(path, file) and sha256_of(path) == file.sha256:
-            self.events.put(file.size)
+        if file.sha256 and _is_there(path, file) and _is_right(path, file):
+            self.events.put(_size(path))
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(path.name + PART_SUFFIX)
+        if not file.sha256:  # nothing would tell whether it began as another file
+            part.unlink(missing_ok=True)
         is_resumed = _size(part) > 0
         tally = _Tally(self.events)
         self._complete(file, part, tally)
-        if is_resumed and sha256_of(part) != file.sha256:  # its beginning may have been another version's
+        if is_resumed and not _is_right(part, file):  # its beginning may have been another version's
             part.unlink()
             self._complete(file, part, tally)
-        if sha256_of(part) != file.sha256:
+        if not _is_right(part, file):
             part.unlink()
-            raise InputError(
-                "the file is not the one that was published: its sha256 differs",
-                context=self._url(file),
-                hint="try again, or name another mirror with --from",
-                code="wrong-digest",
-            )
+            raise self._wrong_digest(file)
         os.replace(part, path)
 
     def _complete(self, file: PublishedFile, part: Path, tally: _Tally) -> None:
-        """Fetch the rest of a file, try after try; one that brought something does not count."""
+        """Fetch the rest of a file."""
+        self._persist(file, lambda: self._try(file, part, tally), lambda: _size(part))
+
+    def _persist(self, file: PublishedFile, attempt: Callable[[], T], progress: Callable[[], int]) -> T:
+        """Try, and try again after what another try may mend; one that brought something does not count."""
         failed = 0
         while True:
-            before = _size(part)
+            before = progress()
             try:
-                self._try(file, part, tally)
-                return
+                return attempt()
             except _Broken as error:
-                failed = failed + 1 if _size(part) <= before else 1
+                failed = failed + 1 if progress() <= before else 1
                 if failed >= self._patience.tries:
                     hint = "try again later: what has come is kept; or name a mirror with --from"
                     message = f"cannot be fetched: {error}"
@@ -190,6 +222,18 @@ class _Fetcher:
             if self.stop.wait(wait):
                 raise _Stopped
 
+    def _ask(self, file: PublishedFile) -> tuple[int | None, str]:
+        """Ask for the size and the sha256 of a file, once; None and nothing for what the server does not say.
+
+        Raises:
+            _Broken: another try may help.
+            InputError: none will.
+        """
+        with self._response(self._request(file, "HEAD"), None, _StaysAtTheHub()) as response:
+            length = response.headers.get(_HUB_SIZE) or response.headers.get("Content-Length", "")
+            sha256 = response.headers.get(_HUB_SHA256, "").strip('"').lower()
+        return int(length) if length.isdecimal() else None, sha256 if _SHA256.fullmatch(sha256) else ""
+
     def _try(self, file: PublishedFile, part: Path, tally: _Tally) -> None:
         """Ask for what a part lacks, once.
 
@@ -197,14 +241,15 @@ class _Fetcher:
             _Broken: another try may help.
             InputError: none will.
         """
+        size = _known_size(file)
         have = _size(part)
-        if have > file.size:
+        if have > size:
             have = 0
         tally.is_at(have)
-        if have == file.size:
+        if have == size:
             part.touch()
             return
-        request = urllib.request.Request(self._url(file), headers={"User-Agent": f"musictool/{__version__}"})
+        request = self._request(file)
         if have:
             request.add_header("Range", f"bytes={have}-")
         with self._response(request, part) as response:
@@ -213,11 +258,13 @@ class _Fetcher:
             elif not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
                 part.unlink(missing_ok=True)
                 raise _Broken("the server sent another part of the file than it was asked for")
-            self._check_length(file, response, have)
+            length = response.headers.get("Content-Length", "")
+            if length.isdecimal():
+                self._check_size(file, have + int(length))
             with _opened(part, have) as sink:
-                while have < file.size:
+                while have < size:
                     with _network():
-                        block = response.read(min(_BLOCK_BYTES, file.size - have))
+                        block = response.read(min(_BLOCK_BYTES, size - have))
                     if self.stop.is_set():
                         raise _Stopped
                     if not block:
@@ -226,40 +273,83 @@ class _Fetcher:
                     have += len(block)
                     tally.is_at(have)
 
+    def _request(self, file: PublishedFile, method: str = "GET") -> urllib.request.Request:
+        headers = {"User-Agent": f"musictool/{__version__}"}
+        return urllib.request.Request(self._url(file), headers=headers, method=method)
+
     @contextmanager
-    def _response(self, request: urllib.request.Request, part: Path) -> Iterator[Any]:
-        """What a server answers; 200 or 206."""
+    def _response(self, request: urllib.request.Request, part: Path | None, *handlers: Any) -> Iterator[Any]:
+        """What a server answers; 200 or 206, or where it does not send the file but says what it is.
+
+        Args:
+            request: for a file.
+            part: what is there of it, to be dropped if the server has no such rest.
+            handlers: further ones of urllib's.
+        """
+        opener = urllib.request.build_opener(*handlers)
         try:
             with _network():
-                response = urllib.request.urlopen(request, timeout=self._patience.timeout_seconds)
+                response = opener.open(request, timeout=self._patience.timeout_seconds)
         except urllib.error.HTTPError as error:
-            error.close()
-            if error.code == _HTTP_RANGE_ERROR:
-                part.unlink(missing_ok=True)
-                raise _Broken("the server cannot resume the file") from error
-            if error.code in _WORTH_ANOTHER_TRY:
-                raise _Broken(f"the server says {error.code} {error.reason}") from error
-            raise InputError(
-                f"cannot be fetched: the server says {error.code} {error.reason}",
-                context=request.full_url,
-                hint="name another mirror with --from",
-                code="not-at-server",
-            ) from error
+            response = error
+            if error.code >= _HTTP_ERROR or _HUB_SIZE not in error.headers:
+                self._refused(error, request, part)
         with response:
             yield response
 
-    def _check_length(self, file: PublishedFile, response: Any, have: int) -> None:
-        length = response.headers.get("Content-Length", "")
-        if length.isdecimal() and int(length) != file.size - have:
+    def _refused(self, error: urllib.error.HTTPError, request: urllib.request.Request, part: Path | None) -> NoReturn:
+        error.close()
+        if error.code == _HTTP_RANGE_ERROR and part is not None:
+            part.unlink(missing_ok=True)
+            raise _Broken("the server cannot resume the file") from error
+        if error.code in _WORTH_ANOTHER_TRY:
+            raise _Broken(f"the server says {error.code} {error.reason}") from error
+        raise InputError(
+            f"cannot be fetched: the server says {error.code} {error.reason}",
+            context=request.full_url,
+            hint="name another mirror with --from",
+            code="not-at-server",
+        ) from error
+
+    def _check_size(self, file: PublishedFile, size: int) -> None:
+        if size != file.size:
             raise InputError(
-                f"the file is not the one that was published: {have + int(length)} bytes in place of {file.size}",
+                f"the file is not the one that was published: {size} bytes in place of {file.size}",
                 context=self._url(file),
                 hint="name another mirror with --from",
                 code="wrong-size",
             )
 
+    def _wrong_digest(self, file: PublishedFile) -> InputError:
+        return InputError(
+            "the file is not the one that was published: its sha256 differs",
+            context=self._url(file),
+            hint="try again, or name another mirror with --from",
+            code="wrong-digest",
+        )
+
     def _url(self, file: PublishedFile) -> str:
         return self._base + quote(file.path)
+
+
+class _StaysAtTheHub(urllib.request.HTTPRedirectHandler):
+    """Takes the hub's word for a file, and does not go on to where those who want the file itself are sent."""
+
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
+        if _HUB_SIZE in headers:
+            return None
+        request = super().redirect_request(req, fp, code, msg, headers, newurl)
+        if request is not None:
+            request.method = req.get_method()  # before Python 3.13 a HEAD would become a GET
+        return request
 
 
 class _Tally:
@@ -315,7 +405,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _check_space(files: Sequence[PublishedFile], folder: Path) -> None:
-    needed = sum(file.size for file in missing_files(files, folder))
+    needed = sum(map(_known_size, missing_files(files, folder)))
     needed -= sum(_size(folder / (file.path + PART_SUFFIX)) for file in files)
     free = shutil.disk_usage(folder).free
     if needed > free:
@@ -329,6 +419,17 @@ def _check_space(files: Sequence[PublishedFile], folder: Path) -> None:
 
 def _is_there(path: Path, file: PublishedFile) -> bool:
     return path.is_file() and _size(path) == file.size
+
+
+def _is_right(path: Path, file: PublishedFile) -> bool:
+    """Whether a file has the digest, as far as it is known."""
+    return sha256_of(path).startswith(file.sha256)
+
+
+def _known_size(file: PublishedFile) -> int:
+    """The size of a file that is known, or was asked for."""
+    assert file.size is not None
+    return file.size
 
 
 def _size(path: Path) -> int:

@@ -1,13 +1,14 @@
 """Folders as the Hugging Face hub has them: `config.json` beside weights in one file, or in several and an index.
 
-Read without the library that writes them; what `config.json` says is not needed to read tensors. Also written, for
-those who load them there.
+Read without the library that writes them; what `config.json` says is not needed to read tensors, and is given as it
+stands. Also written, for those who load them there.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,23 +43,28 @@ def open_hub_folder(path: Path) -> Checkpoint:
         InputError: a file is damaged.
         OSError: a file cannot be read.
     """
-    _check_config(path / CONFIG_NAME)
+    config = _read_config(path / CONFIG_NAME)
     for name, read in _READERS.items():
         if (path / name).is_file():
-            return Checkpoint(path, "huggingface", read(path / name))
+            return Checkpoint(path, "huggingface", read(path / name), config=config)
         if (path / (name + _INDEX_SUFFIX)).is_file():
-            return _open_shards(path, path / (name + _INDEX_SUFFIX), read)
+            return replace(_open_shards(path, path / (name + _INDEX_SUFFIX), read), config=config)
     raise broken(path, "no weights in the folder")
 
 
-def _check_config(path: Path) -> None:
-    """Refuse a damaged `config.json`: the folder may be of a format that only it tells of."""
+def _read_config(path: Path) -> dict[str, Any]:
+    """What `config.json` says; nothing where it is not there.
+
+    Raises:
+        InputError: it is damaged: the folder may be of a format that only it tells of.
+    """
     try:
-        json.loads(path.read_bytes())
+        data = json.loads(path.read_bytes())
     except FileNotFoundError:
-        pass
+        return {}
     except (ValueError, RecursionError) as error:
         raise broken(path, f"no valid JSON: {error}") from error
+    return data if isinstance(data, dict) else {}
 
 
 def _open_shards(path: Path, index: Path, read: Callable[[Path], dict[str, StoredTensor]]) -> Checkpoint:

@@ -1,4 +1,4 @@
-"""Models that others have published: where, under which licence, and the digest of every file.
+"""Models that others have published: where, under which licence, and what is known of every file.
 
 The facts are JSON files in `published/`, one a model. Knows no network.
 """
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from musictool.errors import UsageError
 
+SHA256_DIGITS = 64
 _FOLDER = Path(__file__).parent / "published"
 
 PUBLISHED = tuple(sorted(path.stem for path in _FOLDER.glob("*.json")))
@@ -22,13 +23,18 @@ class PublishedFile:
 
     Attributes:
         path: below the model's address and below the folder it is fetched to, with `/`.
-        size: bytes.
-        sha256: in hexadecimal.
+        size: bytes; None where it is not known here.
+        sha256: in hexadecimal; nothing, or its first digits alone, where no more is known here.
     """
 
     path: str
-    size: int
+    size: int | None
     sha256: str
+
+    @property
+    def is_known(self) -> bool:
+        """Whether what comes can be held against all that there is to know."""
+        return self.size is not None and len(self.sha256) == SHA256_DIGITS
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,7 @@ class PublishedModel:
         name: ours for it.
         preset: which preset it is the weights of.
         url: the folder that its files are in, with a slash at the end.
-        licence: of the weights, by its SPDX name.
+        licence: of the weights, by its SPDX name, or in words where they have none.
         about: who made it, and where to read of it.
         files: all that an import needs.
     """
@@ -52,9 +58,10 @@ class PublishedModel:
     files: tuple[PublishedFile, ...]
 
     @property
-    def size(self) -> int:
-        """Bytes of all files."""
-        return sum(file.size for file in self.files)
+    def size(self) -> int | None:
+        """Bytes of all files; None where that is not known here."""
+        sizes = [file.size for file in self.files]
+        return None if None in sizes else sum(size for size in sizes if size is not None)
 
 
 def find_published(name: str) -> PublishedModel:

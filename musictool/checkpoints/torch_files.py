@@ -17,7 +17,7 @@ from musictool.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
-_TABLES = ("state_dict", "model_state_dict", "model", "module")
+_TABLES = ("best_state", "state_dict", "model_state_dict", "model", "module")
 _PREFIXES = ("module.", "model.", "_orig_mod.")
 _ZIP_MAGIC = b"PK"
 

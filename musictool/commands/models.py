@@ -27,15 +27,15 @@ LIST_EXAMPLES = ("mtk models list", "mtk models list --json")
 SHOW_EXAMPLES = ("mtk models show mt3", "mtk models show mt3 --json")
 IMPORT_EXAMPLES = (
     "if test -d mt3-t5x; then mtk models import mt3-t5x --as mt3; fi",
-    "if test -f port.pth; then mtk models import port.pth --as port --preset mt3; fi",
+    "if test -f encodec_24khz-d7cc33bc.th; then mtk models import encodec_24khz-d7cc33bc.th --as encodec-24khz; fi",
 )
 VERIFY_EXAMPLES = ("mtk models verify", "mtk models verify --json")
 EXPORT_EXAMPLES = (
     "if test -d my-model; then mtk models export ./my-model --format t5x -o my-model-t5x; fi",
-    "if test -d my-model; then mtk models export ./my-model --format torch -o my-model.pt; fi",
+    "if test -d my-codec; then mtk models export ./my-codec --format huggingface -o my-codec-hf; fi",
 )
 PULL_EXAMPLES = (
-    "mtk models pull mt3 --dry-run",
+    "mtk models pull encodec-24khz --dry-run",
     "mtk models pull mt3 --dry-run --from http://localhost:8000/mt3/",
 )
 MIRROR_VARIABLE = "MTK_MIRROR"
@@ -59,6 +59,7 @@ class ExportFormat(str, Enum):
     NATIVE = "native"
     T5X = "t5x"
     HUGGINGFACE = "huggingface"
+    ENCODEC = "encodec"
     TORCH = "torch"
 
 
@@ -167,9 +168,10 @@ def import_model(
 ) -> None:
     """Bring a checkpoint into the store.
 
-    Reads T5X folders, Hugging Face folders, safetensors, torch files and musictool's own folders; no code in them is
-    run. The preset is that of the same name, or the nearest. Every tensor is checked first: if one is missing, of a
-    wrong shape or not finite, all that is wrong is listed, nothing is kept, and the exit status is 3.
+    Reads T5X folders, Hugging Face folders, safetensors, torch files (those of the encodec package among them) and
+    musictool's own folders; no code in them is run. What a model is the weights of is what its own configuration says,
+    the preset of the same name, or the nearest. Every tensor is checked first: if one is missing, of a wrong shape or
+    not finite, all that is wrong is listed, nothing is kept, and the exit status is 3.
     """
     environment = environment_of(context)
     from musictool.checkpoints.verify import VerificationError
@@ -238,7 +240,7 @@ def export_model(
         Path, typer.Option("--output", "-o", metavar="PATH", show_default=False, help="The folder or file to write.")
     ],
     format: Annotated[
-        ExportFormat, typer.Option("--format", help="Our own folder, a T5X or Hugging Face folder, or a torch file.")
+        ExportFormat, typer.Option("--format", help="Our own folder, one of another library, or a torch file.")
     ] = ExportFormat.NATIVE,
     weights: Annotated[
         WeightFormat | None,
@@ -248,7 +250,8 @@ def export_model(
 ) -> None:
     """Write a model for other libraries to read.
 
-    T5X and Hugging Face folders have the names that those libraries use; a torch file is a state dict with ours.
+    T5X and Hugging Face folders have the names that those libraries use, and so has the state dict that is written for
+    the encodec package; a torch file is a state dict with our own.
     """
     environment = environment_of(context)
     from musictool.inference import model_files
@@ -275,11 +278,13 @@ def pull_model(
 ) -> None:
     """Fetch a published model and import it.
 
-    Files are known by their sha256. What has come is kept when the run is interrupted, and the next run goes on from
-    there. MTK_MIRROR may name a server that has a folder for each model.
+    Files are known by their sha256; where it is not known here, the one that the server states is held to, and that is
+    said. What has come is kept when the run is interrupted, and the next run goes on from there. MTK_MIRROR may name a
+    server that has a folder for each model.
     """
     environment = environment_of(context)
     from musictool.checkpoints.download import checked_url, missing_files
+    from musictool.checkpoints.native import read_facts
     from musictool.checkpoints.published import find_published
     from musictool.checkpoints.verify import VerificationError
 
@@ -288,8 +293,11 @@ def pull_model(
     store = _store(environment)
     if dry_run:
         files = missing_files(published.files, store.downloads_for(model))
-        _write_lines(environment, (f"{file.size:>8}  {file.sha256}  {address}{file.path}" for file in files))
-        environment.note(f"{_size(sum(file.size for file in files))} in {len(files)} files, {published.licence}")
+        rows = ((file.size or "?", file.sha256 or "?", address + file.path) for file in files)
+        _write_lines(environment, (f"{size:>8}  {sha256:<64}  {url}" for size, sha256, url in rows))
+        unknown = sum(file.size is None for file in files)
+        size = _size(sum(file.size or 0 for file in files)) if not unknown else f"{unknown} of unknown size"
+        environment.note(f"{size} in {len(files)} files; licence: {published.licence}")
         return
     if not force and any(installed.name == model for installed in store.installed()):
         environment.note(f"{model} is here already; --force fetches it again")
@@ -299,6 +307,8 @@ def pull_model(
     except VerificationError as error:
         _write_findings(environment, error.findings)
         raise
+    if remark := read_facts(store.folder_for(model)).source.get("remark"):
+        environment.note(remark)
     environment.note(f"imported as {model}", context=str(store.folder_for(model)))
 
 
@@ -311,8 +321,9 @@ def _pull(environment: Environment, published: PublishedModel, url: str, store: 
     """Fetch and import, a step of the bar for each megabyte."""
     from musictool.inference.model_files import fetch_model
 
+    total = None if published.size is None else published.size // _MEGABYTE
     with closing(fetch_model(published, url, store=store, force=force)) as counts:
-        megabytes, total = _megabytes(counts), published.size // _MEGABYTE
+        megabytes = _megabytes(counts)
         with track(megabytes, environment, label=f"pull {published.name}, MB", total=total) as tracked:
             for _ in tracked:
                 pass

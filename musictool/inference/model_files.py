@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from musictool.checkpoints.checkpoint import Checkpoint, StoredTensor
 from musictool.checkpoints.files import refuse_existing, remove, replacing
+from musictool.checkpoints.hub import CONFIG_NAME, write_hub_folder
 from musictool.checkpoints.native import (
     WEIGHTS_NAME,
     ModelFacts,
@@ -23,7 +24,7 @@ from musictool.checkpoints.native import (
     weights_sha256,
     write_native,
 )
-from musictool.checkpoints.published import PublishedModel
+from musictool.checkpoints.published import PublishedFile, PublishedModel
 from musictool.checkpoints.store import InstalledModel, Store, is_path
 from musictool.checkpoints.verify import Shape, TensorFinding, VerificationError, compare, examine
 from musictool.errors import InputError, UsageError
@@ -31,6 +32,7 @@ from musictool.models.registry import (
     PRESETS,
     build_model,
     config_from_dict,
+    config_from_huggingface,
     config_to_dict,
     foreign_names,
     load_preset,
@@ -41,9 +43,9 @@ if TYPE_CHECKING:
 
     from musictool.checkpoints.names import NameMap
 
-Layout = Literal["native", "t5x", "huggingface", "torch"]
+Layout = Literal["native", "t5x", "huggingface", "encodec", "torch"]
 NumberName = Literal["float32", "float16", "bfloat16"]
-LAYOUTS: tuple[Layout, ...] = ("native", "t5x", "huggingface", "torch")
+LAYOUTS: tuple[Layout, ...] = ("native", "t5x", "huggingface", "encodec", "torch")
 
 
 # ------------------------------------------------------------------------------------------------------------- loading
@@ -164,15 +166,52 @@ def _chief_name(name_map: NameMap, ours: str) -> str:
     return found[0][0] if found is not None else ""
 
 
+def _taken_for(checkpoint: Checkpoint, preset: str | None, name: str = "") -> tuple[str, Any]:
+    """What a checkpoint of another format is the weights of: what its own configuration says, where it has one.
+
+    Args:
+        checkpoint: it.
+        preset: what it was said to be.
+        name: what the model will be called.
+
+    Returns:
+        A preset's name, or the family's where it is none of them; and the configuration.
+
+    Raises:
+        UsageError: there is no such preset, or the checkpoint says that it is something else.
+        InputError: its configuration makes no sense.
+    """
+    stated = config_from_huggingface(checkpoint.config, str(checkpoint.path / CONFIG_NAME))
+    if stated is None:
+        preset = preset or (name if name in PRESETS else _nearest_preset(checkpoint))
+        return preset, load_preset(preset)
+    if preset is None:
+        return next((known for known in PRESETS if load_preset(known) == stated), stated.family), stated
+    theirs, ours = config_to_dict(stated), config_to_dict(load_preset(preset))
+    for key in theirs:
+        if theirs[key] != ours.get(key):
+            message = f"config.json says that it is no {preset}: {key} is {theirs[key]}, not {ours.get(key)}"
+            raise UsageError(message, context=str(checkpoint.path), hint="leave out --preset", code="wrong-preset")
+    return preset, stated
+
+
 def _nearest_preset(checkpoint: Checkpoint) -> str:
     """The preset that a checkpoint differs least from."""
+    names = [*checkpoint.names, *checkpoint.unreadable]
+    configs = {preset: load_preset(preset) for preset in PRESETS}
+    known = {
+        preset: max((name_map.known(names) for name_map in foreign_names(config).values()), default=0)
+        for preset, config in configs.items()
+    }
+    most = max(known.values())
+    if most > len(names) / 2:  # in a foreign layout: no need to build what has none such
+        configs = {preset: config for preset, config in configs.items() if known[preset] > most / 2}
 
     def differences(preset: str) -> int:
-        config = load_preset(preset)
-        expected = expected_shapes(config)
-        return len(compare(_read_as(checkpoint, config, expected).checkpoint, expected))
+        expected = expected_shapes(configs[preset])
+        return len(compare(_read_as(checkpoint, configs[preset], expected).checkpoint, expected))
 
-    return min(PRESETS, key=differences)
+    return min(configs, key=differences)
 
 
 # -------------------------------------------------------------------------------------------------- import and verify
@@ -209,7 +248,8 @@ def verify_model(name: str, *, preset: str | None = None, store: Store) -> Verif
 
     Args:
         name: a model's name, or else the path of a checkpoint of any format.
-        preset: what a foreign checkpoint is held against; by default the preset that is nearest to it.
+        preset: what a foreign checkpoint is held against; by default what it says itself, or the preset that is
+            nearest to it.
         store: where to look.
 
     Raises:
@@ -221,8 +261,7 @@ def verify_model(name: str, *, preset: str | None = None, store: Store) -> Verif
         from musictool.checkpoints.formats import open_checkpoint
 
         checkpoint = open_checkpoint(Path(name))
-        preset = preset or _nearest_preset(checkpoint)
-        return _verification(name, checkpoint, preset, load_preset(preset))
+        return _verification(name, checkpoint, *_taken_for(checkpoint, preset))
     found = store.find(name)
     facts, config = _facts_and_config(found.path)
     result = _verification(name, open_native(found.path), facts.preset, config)
@@ -255,20 +294,22 @@ def import_model(
     store: Store,
     force: bool = False,
     published: PublishedModel | None = None,
+    remark: str = "",
 ) -> InstalledModel:
     """Bring a checkpoint of any format into the store.
 
     Args:
         path: the checkpoint.
         name: what the model will be called.
-        preset: what it is the weights of; by default what a folder of ours says, the preset of that name, or the one
-            that is nearest to the checkpoint.
+        preset: what it is the weights of; by default what the checkpoint itself says, the preset of that name, or the
+            one that is nearest to it.
         store: where it goes.
         force: replace a model of that name.
         published: where the checkpoint was fetched from.
+        remark: what to keep in mind of that.
 
     Raises:
-        UsageError: there is a model of that name, or no such preset.
+        UsageError: there is a model of that name, or no such preset, or the checkpoint says that it is something else.
         VerificationError: tensors are missing, too many, of a wrong shape, not finite or unreadable; nothing is kept.
         InputError: the checkpoint can't be read at all.
     """
@@ -278,6 +319,8 @@ def import_model(
     refuse_existing(target, force=force)
     checkpoint = open_checkpoint(path)
     facts, config = _facts_for(checkpoint, name, preset, published)
+    if remark:
+        facts = replace(facts, source={**facts.source, "remark": remark})
     expected = expected_shapes(config)
     reading = _read_as(checkpoint, config, expected)
     examined = examine(reading.checkpoint, expected, stored_names=reading.stored_names, copies=reading.copies)
@@ -298,9 +341,7 @@ def _facts_for(
     """What a checkpoint is taken for, and where it comes from."""
     if checkpoint.format == "native" and preset is None:
         return _facts_and_config(checkpoint.path)
-    if preset is None:
-        preset = name if name in PRESETS else _nearest_preset(checkpoint)
-    config = load_preset(preset)
+    preset, config = _taken_for(checkpoint, preset, name)
     values = config_to_dict(config)
     family = values.pop("family")
     source = {"format": checkpoint.format, "name": checkpoint.path.resolve().name}
@@ -328,7 +369,8 @@ def export_model(
 
     Args:
         name: a model's name, or the path of a folder in our own format.
-        layout: a folder in our own format, a T5X folder, a Hugging Face folder, or a torch file with our names.
+        layout: a folder in our own format, a T5X folder, a Hugging Face folder, or a torch file with the `encodec`
+            package's names or with ours.
         path: the folder or file.
         numbers: what weights are written as; None for as they are.
         store: where to look.
@@ -347,13 +389,12 @@ def export_model(
     if examined.findings:
         raise VerificationError.of(examined.findings, len(expected), str(found.path))
     name_map = foreign_names(config).get(layout)
-    if name_map is None and layout in ("t5x", "huggingface"):
-        raise UsageError(f"models of family {facts.family} have no {layout} layout", context=name)
+    if name_map is None and layout not in ("native", "torch"):
+        raise UsageError(f"a model of family {facts.family} like this has no {layout} layout", context=name)
     tensors = _stored_as(numbers, examined.tensors) if numbers else examined.tensors
     with replacing(path, force=force) as temporary:
-        if layout != "torch":
-            temporary.mkdir()
         if layout == "native":
+            temporary.mkdir()
             write_native(temporary, tensors, facts, read_card(found.path))
         else:
             _write_foreign(layout, temporary, tensors, name_map)
@@ -371,18 +412,19 @@ def _stored_as(numbers: NumberName, tensors: Mapping[str, Tensor]) -> dict[str, 
 
 
 def _write_foreign(layout: Layout, path: Path, tensors: Mapping[str, Tensor], name_map: NameMap | None) -> None:
-    if name_map is None:
-        from musictool.checkpoints.torch_files import write_torch_file
-
-        write_torch_file(path, tensors)
-    elif layout == "t5x":
+    named = tensors if name_map is None else name_map.to_theirs(tensors)
+    if layout == "t5x":
         from musictool.checkpoints.t5x import write_t5x
 
-        write_t5x(path, name_map.to_theirs(tensors))
+        path.mkdir()
+        write_t5x(path, named)
+    elif layout == "huggingface" and name_map is not None:
+        path.mkdir()
+        write_hub_folder(path, named, name_map.config)
     else:
-        from musictool.checkpoints.hub import write_hub_folder
+        from musictool.checkpoints.torch_files import write_torch_file
 
-        write_hub_folder(path, name_map.to_theirs(tensors), name_map.config)
+        write_torch_file(path, named)
 
 
 # -------------------------------------------------------------------------------------------------------------- fetch
@@ -410,6 +452,23 @@ def fetch_model(
 
     refuse_existing(store.folder_for(published.name), force=force)
     folder = store.downloads_for(published.name)
-    yield from download(published.files, url, folder)
-    import_model(folder, published.name, preset=published.preset, store=store, force=force, published=published)
+    fetched = yield from download(published.files, url, folder)
+    import_model(
+        folder if len(fetched) > 1 else folder / fetched[0].path,
+        published.name,
+        preset=published.preset,
+        store=store,
+        force=force,
+        published=published,
+        remark="; ".join(_doubt(known, came) for known, came in zip(published.files, fetched) if not known.is_known),
+    )
     remove(folder)
+
+
+def _doubt(known: PublishedFile, came: PublishedFile) -> str:
+    """How far a file was checked of which not all is known."""
+    digits = len(known.sha256)
+    told = f"the first {digits} digits of its sha256 are known" if digits else "its sha256 is not known here"
+    if len(came.sha256) > digits:
+        return f"{known.path}: {told}, and the one that its server states was checked: {came.sha256}"
+    return f"{known.path}: {told}, and its server states none"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import threading
 from collections import Counter
@@ -26,6 +27,9 @@ class Behaviour:
         corrupt: paths of which it sends another first byte.
         longer: paths of which it sends a byte more.
         missing: paths that it does not have.
+        stored: paths that it sends on to `stored/PATH`, saying how long they are and what their sha256 is, as the
+            Hugging Face hub does.
+        silent: whether it says how long nothing is.
         requests: what it was asked for: path, and the range.
     """
 
@@ -37,6 +41,8 @@ class Behaviour:
     corrupt: set[str] = field(default_factory=set)
     longer: set[str] = field(default_factory=set)
     missing: set[str] = field(default_factory=set)
+    stored: set[str] = field(default_factory=set)
+    silent: bool = False
     requests: list[tuple[str, str]] = field(default_factory=list)
 
     def asked(self) -> Counter[str]:
@@ -49,15 +55,26 @@ def serving(folder: Path, behaviour: Behaviour) -> Iterator[str]:
     """Serve a folder; gives its address."""
 
     class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
         def do_GET(self) -> None:
             path = unquote(self.path).lstrip("/")
             asked = self.headers.get("Range", "")
-            behaviour.requests.append((path, asked))
+            if self.command == "GET":
+                behaviour.requests.append((path, asked))
             if behaviour.failures.get(path):
                 return self.send_error(behaviour.failures[path].pop(0))
-            if path in behaviour.missing or not (folder / path).is_file():
+            data = self.read(path.removeprefix("stored/"))
+            if data is None:
                 return self.send_error(404)
-            data = (folder / path).read_bytes()
+            if path in behaviour.stored:
+                self.send_response(302)
+                self.send_header("Location", f"/stored/{path}")
+                self.send_header("X-Linked-Size", str(len(data)))
+                self.send_header("X-Linked-ETag", f'"{hashlib.sha256(data).hexdigest()}"')
+                self.send_header("Content-Length", "0")
+                return self.end_headers()
             if path in behaviour.corrupt:
                 data = bytes([data[0] ^ 1]) + data[1:]
             if path in behaviour.longer:
@@ -76,13 +93,22 @@ def serving(folder: Path, behaviour: Behaviour) -> Iterator[str]:
             else:
                 self.send_response(200)
             body = data[start:]
-            self.send_header("Content-Length", str(len(body)))
+            if behaviour.silent:
+                self.close_connection = True
+            else:
+                self.send_header("Content-Length", str(len(body)))
             self.end_headers()
+            if self.command == "HEAD":
+                return None
             if behaviour.drops.get(path):
                 body = body[: behaviour.drops[path].pop(0)]
                 self.close_connection = True
             self.wfile.write(body)
             return None
+
+        def read(self, path: str) -> bytes | None:
+            is_there = path not in behaviour.missing and (folder / path).is_file()
+            return (folder / path).read_bytes() if is_there else None
 
         def log_message(self, *arguments: object) -> None:
             pass

@@ -299,3 +299,97 @@ def test_closing_the_generator_stops_the_work(files, behaviour, url, folder):
     time.sleep(0.05)
     assert time.monotonic() - begin < 2
     assert behaviour.asked()[BIG] == 1
+
+
+# ------------------------------------------------------------------------------------- files of which not all is known
+
+
+def half_known(files: list[PublishedFile], digits: int = 0, **sizes: int) -> list[PublishedFile]:
+    """Files of which the size is not known, and of the digest no more than some digits."""
+    return [PublishedFile(file.path, sizes.get(file.path), file.sha256[:digits]) for file in files]
+
+
+def fetch_and_see(files: list[PublishedFile], url: str, folder: Path) -> list[PublishedFile]:
+    """Download all; what is known of the files then."""
+    work = download(files, url, folder, connections=3, patience=HASTE)
+    try:
+        while True:
+            next(work)
+    except StopIteration as stop:
+        return stop.value
+
+
+@pytest.mark.parametrize("digits", [0, 8])
+def test_what_is_not_known_of_a_file_its_server_says(remote, files, behaviour, url, folder, digits):
+    behaviour.stored = set(SIZES)
+    assert fetch_and_see(half_known(files, digits), url, folder) == files
+    assert_whole(remote, folder)
+
+
+def test_a_server_that_knows_no_digests_is_asked_for_sizes(remote, files, behaviour, url, folder):
+    assert fetch_and_see(half_known(files, 8), url, folder) == [
+        PublishedFile(file.path, file.size, file.sha256[:8]) for file in files
+    ]
+    assert_whole(remote, folder)
+
+
+def test_the_first_digits_of_a_digest_are_held_to(files, behaviour, url, folder):
+    behaviour.corrupt.add(BIG)
+    with pytest.raises(InputError, match="sha256 differs"):
+        fetch(half_known(files, 8), url, folder)
+    assert not list((folder / "target.a").glob("0.0*"))
+
+
+def test_what_the_server_says_of_a_digest_is_held_to(files, behaviour, url, folder):
+    behaviour.stored = set(SIZES)
+    behaviour.corrupt.add(f"stored/{BIG}")
+    with pytest.raises(InputError, match="sha256 differs"):
+        fetch(half_known(files), url, folder)
+    assert not list((folder / "target.a").glob("0.0*"))
+
+
+def test_another_file_is_refused_before_it_comes(files, behaviour, url, folder):
+    behaviour.stored = set(SIZES)
+    other = [PublishedFile(BIG, None, "0" * 8)]
+    with pytest.raises(InputError, match="sha256 differs"):
+        fetch(other, url, folder)
+    with pytest.raises(InputError, match="300000 bytes in place of 7"):
+        fetch([PublishedFile(BIG, 7, files[2].sha256[:8])], url, folder)
+    assert not behaviour.asked()
+
+
+def test_a_file_that_nothing_is_known_of_is_fetched_from_its_beginning(remote, files, behaviour, url, folder):
+    put_part(remote, folder, 100_000, spoil=True)
+    fetch(half_known(files), url, folder)
+    assert_whole(remote, folder)
+    (remote / BIG).write_bytes(random.Random(1).randbytes(SIZES[BIG]))  # another version of the same size
+    fetch(half_known(files), url, folder)
+    assert_whole(remote, folder)
+
+
+def test_a_part_of_a_file_whose_digest_the_server_says_is_resumed(remote, files, behaviour, url, folder):
+    behaviour.stored = {BIG}
+    put_part(remote, folder, 100_000)
+    fetch(half_known(files), url, folder)
+    assert_whole(remote, folder)
+    assert [asked for path, asked in behaviour.requests if path == f"stored/{BIG}"] == ["bytes=100000-"]
+
+
+def test_a_server_that_does_not_say_how_long_a_file_is_is_an_error(files, behaviour, url, folder):
+    behaviour.silent = True
+    with pytest.raises(InputError, match="does not say how long") as caught:
+        fetch(half_known(files), url, folder)
+    assert caught.value.context.startswith(url)
+
+
+def test_asking_waits_for_a_busy_server_and_gives_up_on_one_that_stays_so(remote, files, behaviour, url, folder):
+    behaviour.failures["checkpoint"] = [503, 503]
+    fetch(half_known(files), url, folder)
+    assert_whole(remote, folder)
+    behaviour.failures["checkpoint"] = [503] * 9
+    with pytest.raises(InputError, match="503"):
+        fetch(half_known(files), url, folder)
+    behaviour.missing.add(BIG)
+    behaviour.failures.clear()
+    with pytest.raises(InputError, match="404"):
+        fetch(half_known(files), url, folder)

@@ -17,9 +17,9 @@ from musictool.checkpoints.store import Store
 from musictool.checkpoints.verify import VerificationError
 from musictool.errors import InputError, MissingError, UsageError
 from musictool.inference.model_description import describe_model
-from musictool.inference.model_files import LAYOUTS, export_model, import_model, load_model, verify_model
+from musictool.inference.model_files import export_model, import_model, load_model, verify_model
 from musictool.models.registry import build_model, load_preset
-from tests.checkpoints.tiny import in_layout, random_weights, t5x_folder
+from tests.checkpoints.tiny import LAYOUTS, in_layout, random_weights, t5x_folder
 
 KERNEL = "target.decoder.layers_1.mlp.wo.kernel"
 OURS = "decoder.blocks.1.feed_forward.down.weight"
@@ -213,10 +213,10 @@ def test_a_full_disk_leaves_no_half_export_and_is_told_by_the_targets_name(tiny,
 import resource, signal
 from pathlib import Path
 from musictool.checkpoints.store import Store
-from musictool.inference.model_files import LAYOUTS, export_model
+from musictool.inference.model_files import export_model
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (400, 400))
-for layout in LAYOUTS:
+for layout in {LAYOUTS!r}:
     try:
         export_model("tiny", layout, Path("out") / layout, store=Store(Path({str(store.home)!r})))
     except OSError as error:

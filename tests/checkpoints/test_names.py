@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from musictool.checkpoints.checkpoint import Checkpoint, stored_in_memory
-from musictool.checkpoints.names import NameMap, NameRule
+from musictool.checkpoints.names import NameMap, NameRule, Parts, PartsRule
 from musictool.checkpoints.t5x import open_t5x
+from musictool.checkpoints.weight_norm import WEIGHT_NORM
+from musictool.errors import InputError
 from musictool.inference.model_files import expected_shapes
 from musictool.models.registry import foreign_names, load_preset
 from tests.checkpoints.tiny import in_layout, random_weights
@@ -164,3 +167,94 @@ def test_the_published_checkpoint_has_just_these_names_and_shapes():
     ours, copies = foreign_names(config)["t5x"].to_ours(open_t5x(Path(SHARED or "") / "models" / "mt3-t5x"))
     assert {name: ours.shape(name) for name in ours.names} == expected_shapes(config)
     assert not copies
+
+
+# --------------------------------------------------------------------------------------------- tensors in several parts
+
+HALVES = Parts(
+    lambda shapes: (shapes[0][0] + shapes[1][0],),
+    torch.cat,
+    lambda whole: (whole[:1], whole[1:], whole.new_zeros(3)),
+)
+PARTS = NameMap(
+    (
+        PartsRule(
+            "{i}.whole", ("{i}.one", "{i}.two"), HALVES, others=(("{i}.first", "{i}.second"),), beside=("{i}.x",)
+        ),
+        NameRule("{i}.whole", "{i}.undivided"),
+    ),
+    (r"\d+\.x",),
+)
+
+
+def test_parts_are_joined_when_they_are_read_and_written_with_what_stands_beside_them():
+    whole = torch.arange(4.0)
+    theirs = PARTS.to_theirs({"7.whole": whole})
+    assert {name: tensor.tolist() for name, tensor in theirs.items()} == {
+        "7.one": [0],
+        "7.two": [1, 2, 3],
+        "7.x": [0, 0, 0],
+    }
+    ours, copies = PARTS.to_ours(checkpoint(theirs))
+    assert (ours.names, copies) == (["7.whole"], {})
+    assert (ours.shape("7.whole"), ours.tensors["7.whole"].dtype) == ((4,), "float32")
+    assert torch.equal(ours.tensor("7.whole"), whole)
+
+
+@pytest.mark.parametrize("names", [("one", "two"), ("first", "second"), ("second", "first")])
+def test_any_version_of_the_names_of_parts_will_do(names):
+    ours, _ = PARTS.to_ours(checkpoint({f"0.{name}": torch.ones(2) for name in names}))
+    assert torch.equal(ours.tensor("0.whole"), torch.ones(4))
+
+
+def test_what_the_other_side_has_undivided_is_read_as_it_is():
+    ours, _ = PARTS.to_ours(checkpoint({"0.undivided": torch.ones(2)}))
+    assert torch.equal(ours.tensor("0.whole"), torch.ones(2))
+
+
+@pytest.mark.parametrize("parts", [{"one": 1}, {"second": 1}, {"one": 1, "second": 1}])
+def test_a_missing_part_is_named(parts):
+    ours, _ = PARTS.to_ours(checkpoint({f"0.{name}": torch.ones(size) for name, size in parts.items()}))
+    assert not ours.names
+    assert "is missing" in str(ours.unreadable["0.whole"])
+
+
+def test_why_a_part_cannot_be_read_is_why_the_whole_cannot():
+    why = InputError("its file is gone")
+    told = replace(checkpoint({"0.two": torch.ones(2)}), unreadable={"0.one": why})
+    ours, _ = PARTS.to_ours(told)
+    assert (ours.names, dict(ours.unreadable)) == ([], {"0.whole": why})
+
+
+def test_parts_that_are_no_numbers_of_the_right_kind_say_so():
+    halves = {"0.one": torch.ones(1, dtype=torch.bfloat16), "0.two": torch.ones(1, dtype=torch.int64)}
+    ours, _ = PARTS.to_ours(checkpoint(halves))
+    assert ours.tensors["0.whole"].dtype == "int64"
+
+
+# ---------------------------------------------------------------------------------------------------------- weight norm
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (6, 1, 7), (16, 8, 16)])
+def test_a_weight_in_weight_norm_is_joined_to_the_bit_as_torch_does_it(shape):
+    torch.manual_seed(0)
+    layer = torch.nn.Conv1d(shape[1], shape[0], shape[2]) if len(shape) == 3 else torch.nn.Linear(shape[1], shape[0])
+    layer = torch.nn.utils.parametrizations.weight_norm(layer)
+    torch.nn.init.normal_(layer.parametrizations.weight.original0)
+    gain, direction = (tensor.detach() for tensor in layer.parametrizations.weight.parameters())
+    assert WEIGHT_NORM.shape([gain.shape, direction.shape]) == shape
+    assert torch.equal(WEIGHT_NORM.join([gain, direction]), layer.weight)
+
+
+def test_weight_norm_comes_back_and_a_row_of_zeros_with_it():
+    weight = torch.randn(5, 3, 2, generator=torch.Generator().manual_seed(0))
+    weight[2] = 0
+    gain, direction = WEIGHT_NORM.split(weight)
+    assert gain.shape == (5, 1, 1)
+    torch.testing.assert_close(WEIGHT_NORM.join([gain, direction]), weight, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("gain", [(), (3,), (1, 1, 1), (3, 1), (3, 2, 1), (1 << 40, 1, 1)])
+def test_a_gain_that_goes_with_another_weight_is_refused(gain):
+    with pytest.raises(ValueError, match="no gain"):
+        WEIGHT_NORM.shape([gain, (3, 4, 5)])

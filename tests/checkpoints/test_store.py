@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from musictool.checkpoints.native import ModelFacts, write_native
 from musictool.checkpoints.published import PUBLISHED, find_published
 from musictool.checkpoints.store import Store
 from musictool.errors import InputError, MissingError, UsageError
+from musictool.models.registry import PRESETS
 
 
 def put(folder: Path, name: str = "x") -> Path:
@@ -109,15 +111,26 @@ def test_environment_variables_name_the_places(tmp_path, monkeypatch):
     assert Store.from_environ({}).home.name == "musictool"
 
 
-def test_what_is_published_is_a_whole_folder_of_safe_paths():
-    assert PUBLISHED == ("mt3",)
-    published = find_published("mt3")
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_what_is_published_is_a_whole_folder_of_safe_paths(name):
+    published = find_published(name)
+    assert published.preset in PRESETS
     assert published.url.startswith("https://")
     assert published.url.endswith("/")
-    assert len(published.files) == len({file.path for file in published.files}) == 295
+    assert len(published.files) == len({file.path for file in published.files})
     for file in published.files:
-        assert len(file.sha256) == 64
+        assert re.fullmatch("[0-9a-f]{0,64}", file.sha256)
         assert not {"", ".", ".."} & set(file.path.split("/"))
+
+
+def test_only_of_files_that_are_not_pinned_is_not_all_known():
+    unknown = [name for name in PUBLISHED if not all(file.is_known for file in find_published(name).files)]
+    assert unknown == ["encodec-32khz"]
+    assert "/main/" in find_published("encodec-32khz").url
+    assert len(find_published("mt3").files) == 295
+
+
+def test_what_nobody_has_published_is_a_usage_error():
     with pytest.raises(UsageError, match="no published model"):
         find_published("mt4")
 

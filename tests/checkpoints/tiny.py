@@ -28,6 +28,9 @@ tokens_max = 6
 relative_buckets = 6
 front_end.bins = 5
 """
+LAYOUTS = ("native", "t5x", "huggingface", "torch")
+"""Those that MT3 has."""
+
 PRESETS = {"tiny": TINY, "tiny-relative": TINY + 'positions = "relative"\nties_output = true\n'}
 
 

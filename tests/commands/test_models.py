@@ -97,7 +97,7 @@ def test_a_second_import_keeps_the_first_unless_forced(mtk, checkpoint):
     assert mtk("import", checkpoint, "--as", "tiny", "--force")[0] == 0
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", tiny.LAYOUTS)
 def test_an_export_can_be_imported(mtk, checkpoint, tmp_path, layout):
     mtk("import", checkpoint, "--as", "tiny")
     assert mtk("export", "tiny", "--format", layout, "-o", tmp_path / "out" / "x")[0] == 0
