@@ -65,13 +65,15 @@ def describe_recipe(environment: Environment, recipe: Recipe, where: str) -> int
     from musictool.training.building import build_for
     from musictool.training.recipe import recipe_to_toml
     from musictool.training.session import plan_task
+    from musictool.training.task import accompany
 
     store = Store.from_environ(environment.environ)
     plan, task = plan_task(recipe, store, where)
     model = build_for(recipe, plan, store)
-    sizes = estimate.measure_sizes(recipe, model)
+    trained = accompany(task, model, is_fresh=not plan.origin)
+    sizes = estimate.measure_sizes(recipe, model, trained)
     environment.stdout.write((recipe_to_toml(recipe) + estimate.describe_sizes(sizes)).encode())
-    activations = estimate.measure_activations(recipe, model, task)
+    activations = estimate.measure_activations(recipe, trained, task)
     environment.stdout.write(estimate.describe_memory(recipe, sizes, activations).encode())
     return ExitStatus.DONE
 

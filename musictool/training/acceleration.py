@@ -17,7 +17,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
-from accelerate.utils import DistributedType, GradientAccumulationPlugin, InitProcessGroupKwargs
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    DistributedType,
+    GradientAccumulationPlugin,
+    InitProcessGroupKwargs,
+)
 
 from musictool.errors import MissingError, UsageError
 from musictool.training.recipe import recipe_to_table
@@ -49,13 +54,17 @@ def check_abilities(recipe: Recipe, device: torch.device) -> None:
 
 
 @contextmanager
-def accelerated(recipe: Recipe, device: torch.device, folder: Path) -> Iterator[Accelerator]:
+def accelerated(
+    recipe: Recipe, device: torch.device, folder: Path, *, has_companions: bool = False
+) -> Iterator[Accelerator]:
     """Set up accelerate for a block; the next block in this process may be for another recipe.
 
     Args:
         recipe: all numbers.
         device: to train on.
         folder: where trackers that write files write them.
+        has_companions: whether more than a model is trained. Then some of it may take no part in a step, and what is
+            no parameter is kept alike in all processes by the task.
 
     Raises:
         UsageError: the processes were launched in a way that is not known here.
@@ -74,7 +83,12 @@ def accelerated(recipe: Recipe, device: torch.device, folder: Path) -> Iterator[
             gradient_accumulation_plugin=GradientAccumulationPlugin(run.accumulation, sync_with_dataloader=False),
             log_with=list(run.trackers) or None,
             project_dir=str(folder),
-            kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)],
+            kwargs_handlers=[
+                InitProcessGroupKwargs(timeout=_PATIENCE),
+                DistributedDataParallelKwargs(
+                    broadcast_buffers=not has_companions, find_unused_parameters=has_companions
+                ),
+            ],
         )
         if accelerator.distributed_type == DistributedType.FSDP and not accelerator.is_fsdp2:
             raise UsageError("of FSDP, only version 2 is known here", hint="accelerate launch --fsdp_version 2")

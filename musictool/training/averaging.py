@@ -2,7 +2,8 @@
 
 An exponential moving average whose decay rises with the number of steps, as min(decay, (1 + n) / (10 + n)): after 90
 steps it is .91, after 890 .99. A short run is thus not held back by its first, random weights, and in a long one
-nothing of this is left.
+nothing of this is left. A module that says `averages_itself` has averages for buffers, such as a codebook's entries,
+and they are copied as they are.
 """
 
 from __future__ import annotations
@@ -88,6 +89,8 @@ class AveragedWeights:
         """Take in the trained weights after a step."""
         if self._decay:
             self._average.update_parameters(self._model)
+            for copied, value in zip(_averages(self._average), _averages(self._model), strict=True):
+                copied.copy_(value)
 
     def current(self) -> nn.Module:
         """The model to evaluate and save, in evaluation mode; it is not to be changed."""
@@ -113,3 +116,9 @@ class AveragedWeights:
             torch._foreach_lerp_(averages, values, 1.0 - decay)
         else:
             torch._foreach_copy_(averages, values)
+
+
+def _averages(model: nn.Module) -> list[Tensor]:
+    """The buffers that are averages already."""
+    averaging = (module for module in model.modules() if getattr(module, "averages_itself", False))
+    return [buffer for module in averaging for buffer in module.buffers()]

@@ -22,28 +22,39 @@ _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.bfloat16}  # of fp16 a CPU has 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Parameters of a model.
+    """Parameters of a model, and of what is trained along with it.
 
     Attributes:
-        parts: how many, by the model's parts, each counted where it first stands.
+        parts: how many, by the parts of both, each counted where it first stands.
         state: numbers that the optimiser keeps of them.
+        copied: how many are the model's, of which there is a second copy.
     """
 
     parts: Mapping[str, int]
     state: int
+    copied: int
 
     @property
     def total(self) -> int:
         return sum(self.parts.values())
 
 
-def measure_sizes(recipe: Recipe, model: nn.Module) -> Sizes:
-    """Count a model's parameters, and what the optimiser keeps of each."""
+def measure_sizes(recipe: Recipe, model: nn.Module, trained: nn.Module | None = None) -> Sizes:
+    """Count parameters, and what the optimiser keeps of each.
+
+    Args:
+        recipe: all numbers.
+        model: what is written in the end.
+        trained: the model with what is trained along; the model alone by default.
+    """
+    trained = trained or model
+    own = {parameter: name for name, parameter in model.named_parameters()}
     parts: dict[str, int] = {}
-    for name, parameter in model.named_parameters():
-        part = name.partition(".")[0]
+    for name, parameter in trained.named_parameters():
+        part = own.get(parameter, name).partition(".")[0]
         parts[part] = parts.get(part, 0) + parameter.numel()
-    return Sizes(parts, sum(_state_of(parameter, recipe) for parameter in model.parameters()))
+    state = sum(_state_of(parameter, recipe) for parameter in trained.parameters())
+    return Sizes(parts, state, sum(parameter.numel() for parameter in own))
 
 
 def _state_of(parameter: nn.Parameter, recipe: Recipe) -> int:
@@ -60,20 +71,25 @@ def _state_of(parameter: nn.Parameter, recipe: Recipe) -> int:
 
 
 def measure_activations(recipe: Recipe, model: nn.Module, task: Task) -> int:
-    """Bytes that a batch's forward pass keeps for the backward pass.
+    """Bytes that a batch's forward pass keeps for the backward pass; the most of the first step and the last.
 
     Args:
         recipe: all numbers.
-        model: on the CPU, as it is to be trained.
+        model: what `task.loss` is to call, on the CPU.
         task: makes an example.
 
     Raises:
         InputError: there is no data to make an example of.
     """
     task.check()
-    first = recipe.at(0)
-    example = task.example(0, first.data)
-    one, two = (_kept_bytes(model, task, task.collate([example] * count), first) for count in (1, 2))
+    steps = (0, recipe.run.steps - 1) if recipe.curriculum else (0,)
+    return max(_activations_at(recipe.at(step), model, task) for step in steps)
+
+
+def _activations_at(recipe: Recipe, model: nn.Module, task: Task) -> int:
+    """With the sections as they are in a recipe."""
+    example = task.example(0, recipe.data)
+    one, two = (_kept_bytes(model, task, task.collate([example] * count), recipe) for count in (1, 2))
     return one + (recipe.run.batch_size - 1) * max(0, two - one)
 
 
@@ -112,7 +128,7 @@ def describe_memory(recipe: Recipe, sizes: Sizes, activations: int) -> str:
         "weights": 4 * sizes.total,
         "gradients": 4 * sizes.total,
         f"{recipe.optimiser.kind} state": 4 * sizes.state,
-        copy: 4 * sizes.total,
+        copy: 4 * sizes.copied,
         f"activations, batch of {recipe.run.batch_size}": activations,
     }
     lines = ["", "# memory of a process, MB"]

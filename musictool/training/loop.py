@@ -29,6 +29,7 @@ from musictool.training.run_state import RunState
 from musictool.training.runs import EVALUATION_PREFIX, RunFolder
 from musictool.training.saving import Checkpoints, ModelWriter
 from musictool.training.schedules import scheduled_factor
+from musictool.training.task import accompany
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -93,8 +94,12 @@ class Trainer:
         model.to(accelerator.device)
         self.parameters = sum(parameter.numel() for parameter in model.parameters())
         self._published = self._publish(model)
-        self._model, self._optimiser = accelerator.prepare(model, build_optimiser(model, recipe.optimiser))
-        self._parameters = list(self._model.parameters())
+        trained = self._accompany(model)
+        own = set(model.parameters())
+        self._companions = [parameter for parameter in trained.parameters() if parameter not in own]
+        optimiser = build_optimiser(trained, recipe.optimiser, model)
+        self._model, self._optimiser = accelerator.prepare(trained, optimiser)
+        self._parameters = list((self._model if trained is model else model).parameters())
         accelerator.register_for_checkpointing(self.state, self._published)
         self._checkpoints = Checkpoints(accelerator, keeping.folder, recipe.run.keep)
         self._meter = Meter(self._mean, accelerator.num_processes, checks_norms=recipe.run.precision != "fp16")
@@ -111,6 +116,13 @@ class Trainer:
             hint = "set run.ema_decay=0, or train without FSDP"
             raise UsageError("weights that are spread over processes are not averaged", hint=hint)
         return GatheredWeights(model, lambda: self._accelerator.get_state_dict(self._model))
+
+    def _accompany(self, model: nn.Module) -> nn.Module:
+        """All that is to be trained, on the accelerator's device."""
+        trained = accompany(self._task, model, is_fresh="from" not in self._recipe.model)
+        if trained is not model and self._accelerator.is_fsdp2:
+            raise UsageError(f"task {self._recipe.task} is not trained with FSDP", hint="launch it without")
+        return trained.to(self._accelerator.device)
 
     def resume(self, step: int) -> None:
         """Go on from the checkpoint after a step, as if nothing had been in between.
@@ -191,7 +203,9 @@ class Trainer:
                 loss, parts = self._task.loss(self._model, batch, recipe.loss)
                 self._accelerator.backward(loss)
             self._meter.count_batch(loss, parts, self._task.amounts(batch))
-        norm = self._accelerator.clip_grad_norm_(self._parameters, recipe.optimiser.clip_norm or float("inf"))
+        longest = recipe.optimiser.clip_norm or float("inf")
+        norm = self._accelerator.clip_grad_norm_(self._parameters, longest)
+        nn.utils.clip_grad_norm_(self._companions, longest)
         if self._accelerator.is_fsdp2:
             norm = norm.full_tensor()
         self._optimiser.step()

@@ -11,35 +11,41 @@ if TYPE_CHECKING:
     from musictool.training.recipe import Optimiser
 
 
-def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
-    """A model's parameters by what becomes of them.
+def parameter_groups(trained: nn.Module, model: nn.Module | None = None) -> list[dict[str, Any]]:
+    """Parameters by what becomes of them.
 
-    Embeddings, norms, biases and whatever else has fewer than two dimensions do not decay; embeddings may have a
-    learning rate of their own.
+    Embeddings, norms, biases and whatever else has fewer than two dimensions do not decay; embeddings, and what is
+    trained along with a model, may have learning rates of their own.
+
+    Args:
+        trained: all that is trained.
+        model: what of it is the model; all by default.
 
     Returns:
-        Groups for an optimiser, each with `is_embedding` and `decays` beside its parameters; none is empty.
+        Groups for an optimiser, each with `is_companion`, `is_embedding` and `decays` beside its parameters; none is
+        empty.
     """
-    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for parameter in model.parameters():
+    embeddings = {id(module.weight) for module in trained.modules() if isinstance(module, nn.Embedding)}
+    own = {id(parameter) for parameter in (model or trained).parameters()}
+    groups: dict[tuple[bool, bool, bool], list[nn.Parameter]] = {}
+    for parameter in trained.parameters():
         if parameter.requires_grad:
             is_embedding = id(parameter) in embeddings
             decays = not is_embedding and parameter.ndim >= 2
-            groups.setdefault((is_embedding, decays), []).append(parameter)
+            groups.setdefault((id(parameter) not in own, is_embedding, decays), []).append(parameter)
     return [
-        {"params": parameters, "is_embedding": is_embedding, "decays": decays}
-        for (is_embedding, decays), parameters in groups.items()
+        {"params": parameters, "is_companion": is_companion, "is_embedding": is_embedding, "decays": decays}
+        for (is_companion, is_embedding, decays), parameters in groups.items()
     ]
 
 
-def build_optimiser(model: nn.Module, section: Optimiser) -> torch.optim.Optimizer:
-    """The optimiser that a recipe asks for.
+def build_optimiser(trained: nn.Module, section: Optimiser, model: nn.Module | None = None) -> torch.optim.Optimizer:
+    """The optimiser that a recipe asks for, of groups as `parameter_groups` makes them.
 
     On a CPU as on a GPU, AdamW and SGD change all parameters of a group at once. Adafactor bounds its rate by
     1 / sqrt(step) itself, and `betas` means nothing to it; SGD has `betas[0]` for its momentum.
     """
-    groups = parameter_groups(model)
+    groups = parameter_groups(trained, model)
     rate = section.learning_rate
     if section.kind == "adafactor":
         return torch.optim.Adafactor(groups, lr=rate)
@@ -59,5 +65,7 @@ def set_rates(optimiser: torch.optim.Optimizer, section: Optimiser, factor: floa
     """
     for group in optimiser.param_groups:
         rate = section.embedding_rate if group["is_embedding"] else None
+        if group.get("is_companion"):  # a run that was begun before there were any does not say
+            rate = section.companion_rate
         group["lr"] = (section.learning_rate if rate is None else rate) * factor
         group["weight_decay"] = section.weight_decay if group["decays"] else 0.0

@@ -45,6 +45,7 @@ class Optimiser:
         kind: of optimiser.
         learning_rate: before the schedule.
         embedding_rate: that of embeddings, where it is another.
+        companion_rate: that of what is trained along with a model, such as discriminators, where it is another.
         weight_decay: of what has two dimensions or more; embeddings, norms and biases do not decay.
         betas, eps: of AdamW; SGD takes its momentum from the first beta.
         clip_norm: the longest that a gradient may be; 0 for no bound.
@@ -53,13 +54,15 @@ class Optimiser:
     kind: Literal["adamw", "adafactor", "sgd"] = "adamw"
     learning_rate: float = 1e-3
     embedding_rate: float | None = None
+    companion_rate: float | None = None
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     clip_norm: float = 1.0
 
     def __post_init__(self) -> None:
-        _check(self.learning_rate >= 0 and (self.embedding_rate or 0) >= 0, "a learning rate is negative")
+        rates = (self.learning_rate, self.embedding_rate or 0, self.companion_rate or 0)
+        _check(min(rates) >= 0, "a learning rate is negative")
         _check(all(0 <= beta < 1 for beta in self.betas), "betas are from 0 to below 1")
         _check(self.weight_decay >= 0 and self.clip_norm >= 0 and self.eps >= 0, "a value is negative")
 

@@ -30,7 +30,7 @@ from musictool.training.loop import Keeping, Record, Trainer
 from musictool.training.recipe import Recipe, build_recipe, changed_values, recipe_to_toml
 from musictool.training.runs import MetricsFile, RunFolder
 from musictool.training.saving import clear_leftovers, saved_config
-from musictool.training.task import Task, find_task
+from musictool.training.task import AccompaniedTask, Task, find_task
 
 if TYPE_CHECKING:
     from musictool.checkpoints.store import Store
@@ -100,7 +100,9 @@ def train(order: Order, store: Store, report: Callable[[Record], None], watch: W
     device = find_device(order.device)
     check_abilities(recipe, device)
     interrupts = Interrupts()
-    with accelerated(recipe, device, folder.path) as accelerator, interrupts.caught():
+    has_companions = isinstance(task, AccompaniedTask)
+    setting = accelerated(recipe, device, folder.path, has_companions=has_companions)
+    with setting as accelerator, interrupts.caught():
         is_main = accelerator.is_main_process
         if is_main:
             _open_folder(order)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from difflib import get_close_matches
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from musictool.errors import UsageError
 
@@ -81,6 +81,29 @@ class Task(Protocol):
         ...
 
 
+@runtime_checkable
+class AccompaniedTask(Protocol):
+    """A task that trains more than its model: discriminators, say, or what follows a model and is not in it.
+
+    All of it is kept in checkpoints to go on from, and the model alone is evaluated and written. What takes no part in
+    a batch's loss keeps its weights.
+    """
+
+    def accompanied(self, model: nn.Module, *, is_fresh: bool) -> nn.Module:
+        """The module that `loss` is to call: it holds the model, and beside it what is trained along.
+
+        Args:
+            model: as built.
+            is_fresh: whether its weights are random, and not those of a model that is there.
+        """
+        ...
+
+
+def accompany(task: Task, model: nn.Module, *, is_fresh: bool) -> nn.Module:
+    """All that a task trains: the model, or what holds it; arguments as of `AccompaniedTask.accompanied`."""
+    return task.accompanied(model, is_fresh=is_fresh) if isinstance(task, AccompaniedTask) else model
+
+
 class TaskEntry(NamedTuple):
     """Where a task lives."""
 
@@ -92,6 +115,7 @@ TASKS: dict[str, TaskEntry] = {
     "note-tagging": TaskEntry("musictool.training.tasks.note_tagging", "NoteTagging"),
     "style-transfer": TaskEntry("musictool.training.tasks.tatumflow", "StyleTransfer"),
     "mt3": TaskEntry("musictool.training.tasks.mt3", "MT3Transcription"),
+    "codec": TaskEntry("musictool.training.tasks.codec", "CodecTask"),
 }
 
 

@@ -72,3 +72,14 @@ def test_an_average_goes_on_from_a_checkpoint():
         model.become(value)
         second.follow()
     assert torch.equal(whole.current().weight, second.current().weight)
+
+
+def test_buffers_that_are_averages_are_copied():
+    model = Counter()
+    model.averages_itself = True
+    weights = AveragedWeights(model, 0.9)
+    for value in (1.0, 5.0):
+        model.become(value)
+        weights.follow()
+    assert float(weights.current().mean) == 5.0
+    assert float(weights.current().weight) < 5.0

@@ -57,3 +57,35 @@ def test_activations_of_a_batch_follow_from_one_and_two_examples(tmp_path, preci
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     assert measure_activations(recipe, model, task) == sum(size for at, size in kept.items() if at not in own)
     assert loss.requires_grad
+
+
+def test_what_is_trained_along_counts_but_has_no_second_copy(tmp_path):
+    class Companion(torch.nn.Module):
+        def __init__(self, model: torch.nn.Module) -> None:
+            super().__init__()
+            self.model = model
+            self.judge = torch.nn.Linear(8, 8)
+
+    recipe = recipe_of()
+    model = build_model(plan_task(recipe, Store(tmp_path))[0].config)
+    alone, sizes = measure_sizes(recipe, model), measure_sizes(recipe, model, Companion(model))
+    assert sizes.parts == {**alone.parts, "judge": 72}
+    assert (sizes.total, sizes.state, sizes.copied) == (alone.total + 72, alone.state + 144, alone.total)
+
+
+def test_activations_are_the_most_of_the_first_step_and_the_last(tmp_path):
+    grows = {"value": "data.contrast", "kind": "linear", "points": [[0, 1.0], [9, 3.0]]}
+    recipe = build_recipe({"task": "toy", "curriculum": [grows], "run": {"steps": 10}})
+    plan, task = plan_task(recipe, Store(tmp_path))
+    seen = []
+
+    class Watched:
+        def __getattr__(self, name: str) -> object:
+            return getattr(task, name)
+
+        def example(self, index: int, data: toy.ToyData) -> object:
+            seen.append(data.contrast)
+            return task.example(index, data)
+
+    measure_activations(recipe, build_model(plan.config), Watched())
+    assert seen == [1.0, 3.0]

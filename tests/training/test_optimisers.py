@@ -57,3 +57,14 @@ def test_embeddings_have_the_common_rate_unless_they_have_their_own():
     for own, expected in ((None, {0.1}), (0.3, {0.1, 0.15})):
         set_rates(optimiser, Optimiser(learning_rate=0.2, embedding_rate=own), 0.5)
         assert {round(group["lr"], 6) for group in optimiser.param_groups} == expected
+
+
+def test_what_is_trained_along_has_a_rate_of_its_own():
+    model = Toy(ToyConfig())
+    trained = torch.nn.ModuleDict({"model": model, "judge": torch.nn.Linear(3, 3)})
+    optimiser = build_optimiser(trained, Optimiser(), model)
+    for companion_rate, expected in ((None, 0.5), (0.2, 0.1)):
+        set_rates(optimiser, Optimiser(learning_rate=1.0, companion_rate=companion_rate), 0.5)
+        rates = {id(p): group["lr"] for group in optimiser.param_groups for p in group["params"]}
+        assert all(rates[id(parameter)] == 0.5 for parameter in model.parameters())
+        assert all(rates[id(parameter)] == expected for parameter in trained["judge"].parameters())
