@@ -9,6 +9,7 @@ import torch
 
 from musictool.audio.spectrogram import LogFrequencyConfig
 from musictool.checkpoints.native import ModelFacts, write_native
+from musictool.models.codec import Codec, CodecConfig
 from musictool.models.mt3 import MT3, MT3Config
 from musictool.models.note_tagger import NoteTagger, NoteTaggerConfig
 from musictool.models.tatumflow import TatumFlow, TatumFlowConfig
@@ -38,6 +39,34 @@ SMALL_TATUMFLOW = TatumFlowConfig(
     style_width=8,
 )
 """Over the real vocabulary and theory; its windows are of 8 s."""
+
+SMALL_CODEC = CodecConfig(
+    width=16,
+    filters=4,
+    ratios=(5, 4, 2),
+    stem_stride=8,
+    stem_kernel=32,
+    lstm_layers=1,
+    pad_mode="constant",
+    codebooks=8,
+    codebook_size=64,
+)
+"""With the frame rate of the real one, and 3.6 kbps."""
+
+SMALL_STEREO_CODEC = CodecConfig(
+    rate_hz=48_000,
+    channels=2,
+    width=16,
+    filters=4,
+    is_causal=False,
+    norm="group",
+    lstm_layers=0,
+    codebooks=4,
+    codebook_size=64,
+    normalises=True,
+    segment_seconds=1.0,
+)
+"""With segments that overlap, each brought to the same loudness."""
 
 
 def install_small_mt3(home: Path) -> None:
@@ -89,3 +118,16 @@ def random_tatumflow(config: TatumFlowConfig = SMALL_TATUMFLOW) -> TatumFlow:
                 parameter.normal_(std=0.3)
         model.decoder.now.weight.mul_(8.0)  # else an id is followed by itself
     return model.eval()
+
+
+def install_codec(home: Path, name: str = "codec-24khz", config: CodecConfig = SMALL_CODEC, seed: int = 1) -> Path:
+    """Write a random codec to a store; whatever it is given, its codes vary. Gives its folder."""
+    torch.manual_seed(seed)
+    model = Codec(config)
+    with torch.no_grad():
+        for codebook in model.quantizer.codebooks:
+            codebook.entries.mul_(0.3)
+    folder = home / "models" / name
+    folder.mkdir(parents=True)
+    write_native(folder, model.state_dict(), ModelFacts("codec", name, asdict(config)), "A random codec.\n")
+    return folder

@@ -170,7 +170,7 @@ class Feed:
     def close(self) -> None:
         """End the pipe, and wait for the decoder to meet that end, whose own must still be open."""
         self._close_sink()
-        if self._thread is not None:
+        if self._thread is not None and self._thread.ident is not None:  # a Ctrl-C may come before it is started
             self._thread.join()
         os.close(self._is_done)
         os.close(self._say_done)

@@ -22,8 +22,9 @@ import soxr
 from numpy.typing import NDArray
 
 from musictool.audio.containers import has_last_page, needs_seeking
-from musictool.audio.decoding import open_decoder
+from musictool.audio.decoding import Decoder, open_decoder
 from musictool.audio.pipes import Source
+from musictool.audio.raw import RawDecoder, RawFormat
 from musictool.errors import InputError
 
 BLOCK_SAMPLES = 1 << 16
@@ -36,13 +37,14 @@ _SYSTEM_ERRORS = {
 }
 
 
-def open_audio(file: Path | str | BinaryIO, context: str = "") -> AudioReader:
+def open_audio(file: Path | str | BinaryIO, context: str = "", raw: RawFormat | None = None) -> AudioReader:
     """Open sound, whatever it is in.
 
     Args:
         file: where it is, or a binary file, pipe or not; the latter stays open. A regular file is read from its
             beginning, anything else from where it stands.
         context: what to call it in errors; a path names itself.
+        raw: how sound without a header is laid out; one that has a WAV header all the same is read as that says.
 
     Returns:
         A reader, to be used in a `with` statement.
@@ -50,7 +52,7 @@ def open_audio(file: Path | str | BinaryIO, context: str = "") -> AudioReader:
     Raises:
         InputError: it cannot be opened, or is no sound that can be decoded here.
     """
-    return AudioReader(file, context)
+    return AudioReader(file, context, raw)
 
 
 class AudioReader:
@@ -61,10 +63,11 @@ class AudioReader:
     Attributes:
         rate_hz, channels: of the sound.
         duration_seconds: what the container promises; None if it doesn't say, as most pipes don't.
-        container, encoding: as libsndfile names them; of what ffmpeg decodes, `FFMPEG` and `FLOAT`.
+        container, encoding: as libsndfile names them; of what ffmpeg decodes, `FFMPEG` and `FLOAT`; of raw sound, `RAW`
+            and what `RawFormat` calls it.
     """
 
-    def __init__(self, file: Path | str | BinaryIO, context: str = "") -> None:
+    def __init__(self, file: Path | str | BinaryIO, context: str = "", raw: RawFormat | None = None) -> None:
         self._context = context or (str(file) if isinstance(file, (str, Path)) else "")
         self._frames = 0
         self._source_sha256: str | None = None
@@ -72,7 +75,7 @@ class AudioReader:
         with ExitStack() as stack, self._errors():
             self._source = stack.enter_context(_opened(file))
             self._is_ogg = self._source.peek(4) == b"OggS"
-            self._decoder = open_decoder(self._source)
+            self._decoder = _decoder_of(self._source, raw)
             stack.callback(self._decoder.close)
             self.rate_hz, self.channels = self._decoder.rate_hz, self._decoder.channels
             self.container, self.encoding = self._decoder.container, self._decoder.encoding
@@ -179,6 +182,13 @@ class AudioReader:
             message = (error.strerror or str(error) or "cannot be read").lower()
             code, hint = _SYSTEM_ERRORS.get(error.errno or 0, ("unreadable-file", ""))
             raise InputError(message, context=self._context, hint=hint, code=code) from error
+
+
+def _decoder_of(source: Source, raw: RawFormat | None) -> Decoder | RawDecoder:
+    """What reads a source."""
+    start = source.peek(12) if raw is not None else b""
+    is_wav = start.startswith(b"RIFF") and start.endswith(b"WAVE")
+    return open_decoder(source) if raw is None or is_wav else RawDecoder(source, raw)
 
 
 def mono_blocks(reader: AudioReader, rate_hz: int) -> Iterator[NDArray[np.float32]]:

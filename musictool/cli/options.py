@@ -20,6 +20,7 @@ from musictool.cli.files import Shard
 from musictool.errors import UsageError
 
 DEVICES = ("auto", "cpu", "cuda")
+MAX_LATENCY_SECONDS = 60.0
 _SHELL_OPTION = {"is_eager": True, "expose_value": False}
 
 
@@ -28,6 +29,22 @@ class Precision(str, Enum):
 
     FP32 = "fp32"
     BF16 = "bf16"
+
+
+class SampleFormat(str, Enum):
+    """How the samples of raw sound are written, by ffmpeg's names; what takes one below `commands` takes the value."""
+
+    S16LE = "s16le"
+    S16BE = "s16be"
+    S24LE = "s24le"
+    S24BE = "s24be"
+    S32LE = "s32le"
+    S32BE = "s32be"
+    U8 = "u8"
+    F32LE = "f32le"
+    F32BE = "f32be"
+    F64LE = "f64le"
+    F64BE = "f64be"
 
 
 def parse_device(text: str) -> str:
@@ -41,6 +58,22 @@ def parse_device(text: str) -> str:
             f"no such device: {text[:40]}", context="--device", hint="there are auto, cpu, cuda and cuda:N"
         )
     return text
+
+
+def parse_latency(text: str) -> float:
+    """Read how many seconds may be waited.
+
+    Raises:
+        UsageError: it is no number of seconds above 0, or far too many.
+    """
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= MAX_LATENCY_SECONDS:
+        hint = f"a number of seconds above 0, at most {MAX_LATENCY_SECONDS:g}"
+        raise UsageError(f"no such latency: {text[:40]}", context="--latency", hint=hint)
+    return seconds
 
 
 def _show_help(context: typer.Context, value: bool) -> None:
@@ -104,7 +137,7 @@ SeedOption = Annotated[
     int, typer.Option("--seed", min=0, metavar="N", help="Same inputs, versions, machine and seed give the same bytes.")
 ]
 ModelOption = Annotated[
-    str, typer.Option("--model", metavar="NAME|PATH", help="A preset, a model of the store, or a path.")
+    str, typer.Option("--model", "-m", metavar="NAME|PATH", help="A preset, a model of the store, or a path.")
 ]
 DeviceOption = Annotated[
     str,
@@ -117,6 +150,25 @@ DeviceOption = Annotated[
     ),
 ]
 PrecisionOption = Annotated[Precision, typer.Option("--precision", help="fp32 is exact; bf16 is faster, and near.")]
+LatencyOption = Annotated[
+    float | None,
+    typer.Option(
+        "--latency",
+        parser=parse_latency,
+        metavar="SECONDS",
+        show_default=False,
+        help="How long a codec waits for sound or codes before it works on them: about a second by default, for the "
+        "sake of speed; 0.1 for live sound.",
+    ),
+]
+SampleFormatOption = Annotated[
+    SampleFormat,
+    typer.Option(
+        "--sample-format",
+        metavar="NAME",
+        help="Of --raw: s16le, s24le (3 bytes), s32le, f32le, f64le, the same with be, or u8.",
+    ),
+]
 
 HelpOption = Annotated[
     bool, typer.Option("--help", "-h", callback=_show_help, help="Show this message and exit.", **_SHELL_OPTION)
