@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -25,7 +25,8 @@ from musictool.cli.options import (
 )
 from musictool.cli.parallel import parallel_map, use_one_thread
 from musictool.commands.eval_items import Items, Table, are_fulfilled, demand_records, find_sources, tracked
-from musictool.errors import InputError, UsageError
+from musictool.commands.picture_plan import plan_pictures
+from musictool.errors import InputError
 from musictool.metrics.granularity import Granularity
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def eval_transcription(
     demands = [Assertion.parse(condition, METRICS) for condition in conditions or ()]
     tolerances = Tolerances(onset_tolerance, offset_ratio, offset_min_tolerance)
     comparison = Comparison(tolerances, duration, pedal, granularity)
-    pictures = _picture_plan(plot, force)
+    pictures = plan_pictures(plot, force)
     own = find_scheme(scheme) if scheme else None
     references = References(reference, own)
     sources = find_sources(inputs, environment, ("midi", "table", "stream", "audio"))
@@ -195,26 +196,6 @@ def _listener(model: str, device: str, precision: Precision, environment: Enviro
         return score
 
     return listen
-
-
-def _picture_plan(plot: str | None, force: bool) -> OutputPlan | None:
-    """Where pictures go, once it is sure that they can be drawn."""
-    if plot is None:
-        return None
-    from musictool.metrics.pictures import PICTURE_FORMATS, load_matplotlib
-
-    is_folder = plot.endswith("/") or Path(plot).is_dir()
-    suffix = ".png" if is_folder else PurePosixPath(plot).suffix.lower()
-    try:
-        plan = OutputPlan(plot, suffix, force)
-    except UsageError as error:
-        error.context = f"--plot {plot}"
-        raise
-    if suffix.lstrip(".") not in PICTURE_FORMATS:
-        hint = "name a .png, .pdf or .svg file, or a folder with a trailing slash"
-        raise UsageError(f"no such kind of picture: {suffix[:20] or 'none'}", context=f"--plot {plot}", hint=hint)
-    load_matplotlib()
-    return plan
 
 
 @dataclass(frozen=True)
