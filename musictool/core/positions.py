@@ -1,8 +1,8 @@
 """Where a step stands, told to a model in one of four ways.
 
-Added to the input: `sinusoids` (Vaswani et al., 2017, section 3.5, with halves as in T5X) and learned ones
-(`torch.nn.Embedding`). Turned into queries and keys: `Rotary` (Su et al., 2021). Added to the scores of attention:
-`RelativeBias` (Raffel et al., 2020, section 2.1).
+Added to the input: `sinusoids` (Vaswani et al., 2017, section 3.5, with halves as in T5X), `waves` (the same the other
+way round, for any positions) and learned ones (`torch.nn.Embedding`). Turned into queries and keys: `Rotary` (Su et
+al., 2021). Added to the scores of attention: `RelativeBias` (Raffel et al., 2020, section 2.1).
 """
 
 from __future__ import annotations
@@ -31,6 +31,23 @@ def sinusoids(steps: int, width: int, longest_period: float = 10_000.0) -> Tenso
     frequency = torch.exp(torch.arange(half, dtype=torch.float32) * (-math.log(longest_period) / (half - 1)))
     angle = torch.arange(steps, dtype=torch.float32)[:, None] * frequency
     return torch.cat([angle.sin(), angle.cos()], dim=1)
+
+
+def waves(positions: Tensor, width: int, longest_period: float = 10_000.0) -> Tensor:
+    """Fixed positions as MusicGen has them: those of `sinusoids`, but with cosines in the first half of the width.
+
+    Args:
+        positions: int [...].
+        width: D, even and at least 4.
+        longest_period: of the slowest wave, in steps over 2 pi.
+
+    Returns:
+        float32 [..., D].
+    """
+    half = width // 2
+    place = torch.arange(half, dtype=torch.float32, device=positions.device)
+    angle = positions[..., None].float() * torch.exp(place * (-math.log(longest_period) / (half - 1)))
+    return torch.cat([angle.cos(), angle.sin()], dim=-1)
 
 
 class Rotation(NamedTuple):

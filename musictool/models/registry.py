@@ -34,18 +34,23 @@ class Family(NamedTuple):
         config, model: their names.
         names: the module whose `foreign_names(config)` tells what other libraries call its tensors; None
             where none knows it.
+        reads_config: whether that module has a `config_from_huggingface(data, where)`.
     """
 
     module: str
     config: str
     model: str
     names: str | None = None
+    reads_config: bool = False
 
 
 FAMILIES: dict[str, Family] = {
     "mt3": Family("musictool.models.mt3", "MT3Config", "MT3", "musictool.models.mt3_names"),
     "tatumflow": Family("musictool.models.tatumflow", "TatumFlowConfig", "TatumFlow"),
-    "codec": Family("musictool.models.codec", "CodecConfig", "Codec"),
+    "codec": Family("musictool.models.codec", "CodecConfig", "Codec", "musictool.models.codec_names", True),
+    "musicgen": Family(
+        "musictool.models.musicgen", "MusicGenConfig", "MusicGen", "musictool.models.musicgen_names", True
+    ),
     "note-tagger": Family("musictool.models.note_tagger", "NoteTaggerConfig", "NoteTagger"),
 }
 
@@ -102,3 +107,21 @@ def foreign_names(config: Any) -> dict[str, NameMap]:
     module = FAMILIES[config.family].names
     names: dict[str, NameMap] = import_module(module).foreign_names(config) if module else {}
     return names
+
+
+def config_from_huggingface(data: Mapping[str, Any], where: str) -> Any | None:
+    """The configuration that a `config.json` of Hugging Face's tells of; None where no family reads it.
+
+    Args:
+        data: what it holds.
+        where: its path, for errors.
+
+    Raises:
+        InputError: a family reads it, and it makes no sense.
+    """
+    for family in FAMILIES.values():
+        if family.names and family.reads_config:
+            config = import_module(family.names).config_from_huggingface(data, where)
+            if config is not None:
+                return config
+    return None
