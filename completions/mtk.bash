@@ -23,7 +23,14 @@ _mtk() {
     case "$verb $previous" in
         " --log") words="text json" ;;
         "tokenize --log") words="text json" ;;
+        "decode --sample-format") words="s16le s16be s24le s24be s32le s32be u8 f32le f32be f64le f64be" ;;
+        "decode --device") words="auto cpu cuda" ;;
+        "decode --precision") words="fp32 bf16" ;;
         "decode --log") words="text json" ;;
+        "encode --sample-format") words="s16le s16be s24le s24be s32le s32be u8 f32le f32be f64le f64be" ;;
+        "encode --device") words="auto cpu cuda" ;;
+        "encode --precision") words="fp32 bf16" ;;
+        "encode --log") words="text json" ;;
         "transcribe --device") words="auto cpu cuda" ;;
         "transcribe --precision") words="fp32 bf16" ;;
         "transcribe --log") words="text json" ;;
@@ -41,12 +48,25 @@ _mtk() {
         "models show --log") words="text json" ;;
         "models import --log") words="text json" ;;
         "models verify --log") words="text json" ;;
-        "models export --format") words="native t5x huggingface torch" ;;
+        "models export --format") words="native t5x huggingface encodec torch" ;;
         "models export --weights") words="float32 float16 bfloat16" ;;
         "models export --log") words="text json" ;;
         "models pull --log") words="text json" ;;
         "data --log") words="text json" ;;
         "data synth --log") words="text json" ;;
+        "data run --log") words="text json" ;;
+        "data ingest --log") words="text json" ;;
+        "data pairs --synthesizer") words="auto fluidsynth builtin" ;;
+        "data pairs --log") words="text json" ;;
+        "data loudness --log") words="text json" ;;
+        "data separate --device") words="auto cpu cuda" ;;
+        "data separate --log") words="text json" ;;
+        "data windows --log") words="text json" ;;
+        "data clips --log") words="text json" ;;
+        "data augment --log") words="text json" ;;
+        "data encode --device") words="auto cpu cuda" ;;
+        "data encode --precision") words="fp32 bf16" ;;
+        "data encode --log") words="text json" ;;
         "data split --log") words="text json" ;;
         "eval --log") words="text json" ;;
         "eval transcription --granularity") words="full midi_class flat" ;;
@@ -54,17 +74,20 @@ _mtk() {
         "eval transcription --precision") words="fp32 bf16" ;;
         "eval transcription --log") words="text json" ;;
         "eval symbolic --log") words="text json" ;;
+        "eval audio --device") words="auto cpu cuda" ;;
+        "eval audio --log") words="text json" ;;
         *)
             case $verb in
-                "") words="tokenize decode transcribe transfer validate describe train finetune monitor models data eval" options="--help -h --version --debug --quiet -q --log" ;;
+                "") words="tokenize decode encode transcribe transfer validate describe train finetune monitor models data eval" options="--help -h --version --debug --quiet -q --log" ;;
                 "tokenize") words="" options="--output -o --scheme -s --names --show-vocab --style --augment --copies --from --seed --jobs -j --shard --force -f --skip-existing --help -h --debug --quiet -q --log" ;;
-                "decode") words="" options="--output -o --format --scheme -s --soundfont --synthesizer --rate --bits --jobs -j --shard --force -f --skip-existing --help -h --debug --quiet -q --log" ;;
-                "transcribe") words="" options="--output -o --model --scheme -s --instruments --steady --no-steady --names --batch --device --precision --shard --force -f --skip-existing --help -h --debug --quiet -q --log" ;;
-                "transfer") words="" options="--output -o --style --mix --strength --keep --borrow --instruments --steps --guidance --eta --temperature --model --scheme -s --names --seed --device --shard --force -f --skip-existing --help -h --debug --quiet -q --log" ;;
+                "decode") words="" options="--output -o --format --raw --sample-format --scheme -s --soundfont --synthesizer --model --codebooks --rate --bits --latency --device --precision --jobs -j --shard --force -f --skip-existing --help -h --debug --quiet -q --log" ;;
+                "encode") words="" options="--output -o --model -m --bandwidth --codebooks --latency --raw --rate --channels --sample-format --device --precision --jobs -j --shard --force -f --skip-existing --help -h --debug --quiet -q --log" ;;
+                "transcribe") words="" options="--output -o --model -m --scheme -s --instruments --steady --no-steady --names --batch --device --precision --shard --force -f --skip-existing --help -h --debug --quiet -q --log" ;;
+                "transfer") words="" options="--output -o --style --mix --strength --keep --borrow --instruments --steps --guidance --eta --temperature --model -m --scheme -s --names --seed --device --shard --force -f --skip-existing --help -h --debug --quiet -q --log" ;;
                 "validate") words="" options="--rules --set --json --good --bad --strict --scheme --jobs -j --shard --force -f --help -h --debug --quiet -q --log" ;;
                 "describe") words="" options="--every --json --scheme --jobs -j --help -h --debug --quiet -q --log" ;;
                 "train") words="" options="--output -o --preset --resume --dry-run --device --help -h --debug --quiet -q --log" ;;
-                "finetune") words="" options="--data --model --output -o --resume --dry-run --device --help -h --debug --quiet -q --log" ;;
+                "finetune") words="" options="--data --model -m --output -o --resume --dry-run --device --help -h --debug --quiet -q --log" ;;
                 "monitor") words="" options="--watch -w --live --plot --metric --json --every --force -f --help -h --debug --quiet -q --log" ;;
                 "models") words="list show import verify export pull" options="--help -h --debug --quiet -q --log" ;;
                 "models list") words="" options="--json --help -h --debug --quiet -q --log" ;;
@@ -73,12 +96,22 @@ _mtk() {
                 "models verify") words="" options="--preset --json --help -h --debug --quiet -q --log" ;;
                 "models export") words="" options="--output -o --format --weights --force -f --help -h --debug --quiet -q --log" ;;
                 "models pull") words="" options="--from --dry-run --force -f --help -h --debug --quiet -q --log" ;;
-                "data") words="synth split" options="--help -h --debug --quiet -q --log" ;;
+                "data") words="synth run ingest pairs loudness separate windows clips augment encode split" options="--help -h --debug --quiet -q --log" ;;
                 "data synth") words="" options="--output -o --soundfont --programs --melody --monophonic --excerpt --per-piece --lag --tuning --transpose --velocity-spread --draw-pedal --drums --no-drums --augment --rate --leave-out --seed --jobs -j --shard --force -f --skip-existing --help -h --debug --quiet -q --log" ;;
+                "data run") words="" options="--output -o --set --jobs -j --force -f --help -h --debug --quiet -q --log" ;;
+                "data ingest") words="" options="--output -o --rate --channels --bits --jobs -j --shard --force -f --skip-existing --help -h --debug --quiet -q --log" ;;
+                "data pairs") words="" options="--output -o --saxophones-only --rate --channels --soundfont --synthesizer --seed --jobs -j --shard --force -f --skip-existing --help -h --debug --quiet -q --log" ;;
+                "data loudness") words="" options="--output -o --target --ceiling --limit --jobs -j --shard --force -f --skip-existing --help -h --debug --quiet -q --log" ;;
+                "data separate") words="" options="--output -o --model --stem --device --shard --force -f --skip-existing --help -h --debug --quiet -q --log" ;;
+                "data windows") words="" options="--output -o --threshold --frame --hop --least --part --jobs -j --shard --force -f --skip-existing --help -h --debug --quiet -q --log" ;;
+                "data clips") words="" options="--output -o --seconds --every --least --jobs -j --shard --force -f --skip-existing --help -h --debug --quiet -q --log" ;;
+                "data augment") words="" options="--output -o --semitones --tempo --jobs -j --shard --force -f --skip-existing --help -h --debug --quiet -q --log" ;;
+                "data encode") words="" options="--output -o --model -m --codebooks --device --precision --shard --force -f --skip-existing --help -h --debug --quiet -q --log" ;;
                 "data split") words="" options="--output -o --fractions --seed --leave-out --group-by --extend --jobs -j --force -f --help -h --debug --quiet -q --log" ;;
-                "eval") words="transcription symbolic" options="--help -h --debug --quiet -q --log" ;;
-                "eval transcription") words="" options="--reference -r --json --assert --plot --onset-tolerance --offset-ratio --offset-min-tolerance --duration --pedal --granularity --scheme --model --device --precision --jobs -j --force -f --help -h --debug --quiet -q --log" ;;
+                "eval") words="transcription symbolic audio" options="--help -h --debug --quiet -q --log" ;;
+                "eval transcription") words="" options="--reference -r --json --assert --plot --onset-tolerance --offset-ratio --offset-min-tolerance --duration --pedal --granularity --scheme --model -m --device --precision --jobs -j --force -f --help -h --debug --quiet -q --log" ;;
                 "eval symbolic") words="" options="--reference -r --corpus --json --assert --scheme --jobs -j --help -h --debug --quiet -q --log" ;;
+                "eval audio") words="" options="--reference -r --corpus --embeddings --json --assert --plot --mono --length-tolerance --device --jobs -j --force -f --help -h --debug --quiet -q --log" ;;
             esac
             [[ $current == -* ]] && words=$options
             ;;

@@ -41,6 +41,7 @@ _MODELS = "musictool.commands.models"
 COMMANDS: dict[str, CommandEntry] = {
     "tokenize": CommandEntry("musictool.commands.tokenize", "tokenize", "Turn MIDI files into a token stream."),
     "decode": CommandEntry("musictool.commands.decode", "decode", "Turn a token stream into MIDI files or sound."),
+    "encode": CommandEntry("musictool.commands.encode", "encode", "Turn sound into a token stream of codes."),
     "transcribe": CommandEntry(
         "musictool.commands.transcribe", "transcribe", "Turn sound into a token stream of the notes in it."
     ),
@@ -67,6 +68,31 @@ COMMANDS: dict[str, CommandEntry] = {
     "data synth": CommandEntry(
         "musictool.commands.data_synth", "data_synth", "Render MIDI into pairs of sound and exact notes."
     ),
+    "data run": CommandEntry(
+        "musictool.commands.data_run", "data_run", "Run the stages of a pipeline, or go on with them."
+    ),
+    "data ingest": CommandEntry(
+        "musictool.commands.data_ingest", "data_ingest", "Bring recordings in, from files or addresses."
+    ),
+    "data pairs": CommandEntry(
+        "musictool.commands.data_pairs", "data_pairs", "Play jazz solos on a saxophone beside their backing."
+    ),
+    "data loudness": CommandEntry(
+        "musictool.commands.data_loudness", "data_loudness", "Make recordings equally loud (EBU R128)."
+    ),
+    "data separate": CommandEntry(
+        "musictool.commands.data_separate", "data_separate", "Take mixes apart into a lead and its backing."
+    ),
+    "data windows": CommandEntry(
+        "musictool.commands.data_windows", "data_windows", "Find where recordings are loud for long."
+    ),
+    "data clips": CommandEntry("musictool.commands.data_clips", "data_clips", "Cut windows or recordings into files."),
+    "data augment": CommandEntry(
+        "musictool.commands.data_augment", "data_augment", "Add versions in other keys and at other tempi."
+    ),
+    "data encode": CommandEntry(
+        "musictool.commands.data_encode", "data_encode", "Turn clips into codes, parts together."
+    ),
     "data split": CommandEntry(
         "musictool.commands.data_split", "data_split", "List items for training and test, a piece on one side only."
     ),
@@ -76,6 +102,9 @@ COMMANDS: dict[str, CommandEntry] = {
     "eval symbolic": CommandEntry(
         "musictool.commands.eval_symbolic", "eval_symbolic", "Say what pieces are like, alone or beside others."
     ),
+    "eval audio": CommandEntry(
+        "musictool.commands.eval_audio", "eval_audio", "Hold sound against the sound it should be; judge codes."
+    ),
 }
 
 GROUPS: dict[str, GroupEntry] = {
@@ -83,10 +112,10 @@ GROUPS: dict[str, GroupEntry] = {
         "Keep models: list, show, import, verify, export, pull.", ("mtk models list", "mtk models show mt3")
     ),
     "data": GroupEntry(
-        "Make and split what models learn from.",
+        "Make what models learn from: stages that pipe, or run whole.",
         (
             "mtk data synth examples/waltz.mid -o pairs/ --force",
-            "mtk data synth examples/ -o pairs/ --programs 0-7:3,24-25 --excerpt 5 --per-piece 4 --force",
+            "mtk data ingest examples/ -o raw/ --force | mtk data clips --seconds 5 -o clips/ --force",
         ),
     ),
     "eval": GroupEntry(

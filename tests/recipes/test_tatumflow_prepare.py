@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from musictool.symbolic import comping
 from musictool.symbolic.midi import read_midi, write_midi
 from musictool.symbolic.notes import Notes, Pedals, Score, Track
 
@@ -100,41 +100,14 @@ def test_a_key_is_struck_once_at_a_time(recipe):
     assert struck.velocity.tolist() == [70, 30, 40]
 
 
-def test_chord_symbols_are_read(recipe):
-    jazz = recipe("jazz_piano")
-    parse, chord = jazz.parse_chord, jazz.Chord
-    for symbol, root, shell, colours in (
-        ("C", 0, (4, 0), (2, 7)),
-        ("Bb7", 10, (2, 8), (0, 5)),
-        ("C-7", 0, (3, 10), (2, 7)),
-        ("Fj7911#", 5, (9, 4), (7, 11, 0)),
-        ("Am7b5", 9, (0, 7), (3,)),
-        ("G79b", 7, (11, 5), (8, 2)),
-        ("Do7", 2, (5, 11), (8,)),
-        ("Esus7", 4, (9, 2), (6, 11)),
-        ("D7alt", 2, (6, 0), (5, 10, 9)),
-        ("C7/G", 0, (4, 10), (2, 7)),
-    ):
-        assert parse(symbol) == chord(root, shell, colours), symbol
-    assert parse("NC") is None
-    assert parse("") is None
-
-
-def test_voicings_move_little_and_stay_between_the_other_parts(recipe):
-    led_voicing = recipe("jazz_piano").led_voicing
-    assert led_voicing((11, 5), (53, 60), 70, 50) == (53, 59)  # F-C of D-7 to F-B of G7
-    assert led_voicing((0, 4, 7), (), 66, 55) == (55, 60, 64)
-    assert led_voicing((0, 4, 7), (), 58, 54) == ()
-
-
 def test_a_solo_gets_chords_of_the_symbols_and_the_measured_bass(recipe):
     jazz = recipe("jazz_piano")
     solo = a_line(120, pitch=50, step=0.2)
     symbols = ["D-7", "G7", "Cj7", "Cj7"]
-    beats = [jazz.Beat(0.4 * k, k // 4, symbols[k // 4 % 4], 36 + k % 4) for k in range(60)]
+    beats = [comping.Beat(0.4 * k, k // 4, symbols[k // 4 % 4], 36 + k % 4) for k in range(60)]
     notes = jazz.arrange(solo, beats, "swing", np.random.default_rng(0))
-    chords = notes.take((notes.pitch >= jazz.CHORD_LOWEST) & (notes.velocity < solo.velocity[0]))
-    bass = notes.take(notes.pitch < jazz.CHORD_LOWEST)
+    chords = notes.take((notes.pitch >= comping.CHORD_LOWEST) & (notes.velocity < solo.velocity[0]))
+    bass = notes.take(notes.pitch < comping.CHORD_LOWEST)
     right = notes.take(notes.velocity == solo.velocity[0])
     assert set((right.pitch - 24).tolist()) >= set(solo.pitch.tolist())  # two octaves up, above the chords
     assert set(bass.pitch.tolist()) == {36, 37, 38, 39}
@@ -143,7 +116,7 @@ def test_a_solo_gets_chords_of_the_symbols_and_the_measured_bass(recipe):
     for time, pitch in zip(chords.onset_seconds, chords.pitch, strict=True):
         number = time / 0.4
         near = {int(np.floor(number - 0.1)), int(np.floor(number + 0.6))}  # an anticipation has the next beat's
-        parsed = [jazz.parse_chord(beats[min(k, 59)].chord) for k in near if k >= 0]
+        parsed = [comping.parse_chord(beats[min(k, 59)].chord) for k in near if k >= 0]
         assert any(pitch % 12 in chord.shell + chord.colours for chord in parsed)
         sounding = right.take((right.onset_seconds <= time) & (right.offset_seconds > time))
         assert not len(sounding) or pitch < sounding.pitch.min()
@@ -154,14 +127,14 @@ def test_chords_stay_below_a_solo_that_comes_down_to_them(recipe):
     jazz = recipe("jazz_piano")
     onset = np.arange(200) * 0.2
     solo = Notes.of(onset, onset + 0.2, np.tile([80, 74, 70, 66, 61, 57, 63, 68], 25), 80)
-    beats = [jazz.Beat(0.4 * k, k // 4, "G7", 36) for k in range(100)]
+    beats = [comping.Beat(0.4 * k, k // 4, "G7", 36) for k in range(100)]
     notes = jazz.arrange(solo, beats, "ballad", np.random.default_rng(0))
     right, chords = notes.take(notes.velocity == 80), notes.take((notes.velocity < 80) & (notes.pitch > 40))
     np.testing.assert_array_equal(right.pitch, solo.pitch)
     assert len(chords) > 20
     for start, end, pitch in zip(chords.onset_seconds, chords.offset_seconds, chords.pitch, strict=True):
         heard = right.take((right.onset_seconds < end - 1e-9) & (right.offset_seconds > start + 1e-9))
-        assert pitch <= heard.pitch.min() - jazz.LEAST_SOLO_GAP
+        assert pitch <= heard.pitch.min() - comping.LEAST_SOLO_GAP
 
 
 def test_a_band_is_reduced_to_what_two_hands_hold(recipe):
@@ -177,13 +150,3 @@ def test_a_band_is_reduced_to_what_two_hands_hold(recipe):
         assert len(held) <= game.LEFT_KEYS + game.RIGHT_KEYS
         hands = [(held[:k], held[k:]) for k in range(len(held) + 1)]
         assert any(all(not len(hand) or np.ptp(hand) <= game.REACH_SEMITONES for hand in pair) for pair in hands)
-
-
-@pytest.mark.skipif("MTK_TEST_DATA" not in os.environ, reason="needs the corpora")
-def test_every_chord_symbol_of_the_database_is_read(recipe):
-    prepare, jazz = recipe("prepare"), recipe("jazz_piano")
-    folder = Path(os.environ["MTK_TEST_DATA"]) / "wjazz" / "mcsv_beat"
-    symbols = {row["chord"] for path in folder.glob("*.csv") for row in prepare._table(path)}
-    unread = {symbol for symbol in symbols if symbol and jazz.parse_chord(symbol) is None}
-    assert len(symbols) > 400
-    assert unread == {"NC"}

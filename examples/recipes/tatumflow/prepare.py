@@ -17,7 +17,6 @@ windows. Pedals are kept where there are any. The same seed gives the same files
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 import sys
@@ -32,17 +31,17 @@ import numpy as np
 sys.path.append(str(Path(__file__).parents[1] / "note-tagger"))
 
 from game_piano import reduce_to_piano
-from jazz_piano import Beat, arrange
+from jazz_piano import arrange
 from piano import piano_score
 from wjazz_to_midi import convert
 
 from musictool.errors import MusicToolError
 from musictool.symbolic.midi import read_midi, write_midi
 from musictool.symbolic.notes import Score
+from musictool.symbolic.weimar import list_solos, read_beats, read_table
 
 LEAST_SECONDS, LEAST_NOTES = 10.0, 50
 UNKNOWN = "-"
-FEELS = (("BALLAD", "ballad"), ("LATIN", "latin"), ("FUNK", "funk"))  # anything else swings
 
 _CREDIT = re.compile(r'\s*(\S.*?):\s+(?:"[^"]*"|\S+\.mid) by (.+)')
 _FURTHER_NAME = re.compile(r",| & | and ")
@@ -74,7 +73,7 @@ def classical(corpora: Path) -> Iterator[Piece]:
     """piano-midi.de."""
     folder = corpora / "pianomidi"
     files = {path.stem.lower(): path for path in folder.rglob("*.mid")}  # the table's capitals are not the files'
-    for row in _table(folder / "metadata.csv"):
+    for row in read_table(folder / "metadata.csv"):
         path = files[Path(row["midi"]).stem.lower()]
         score = read_midi(path)
         work = path.stem.removeprefix("god_")  # Godowsky's are versions of other pieces
@@ -83,15 +82,12 @@ def classical(corpora: Path) -> Iterator[Piece]:
 
 def jazz(corpora: Path, seed: int) -> Iterator[Piece]:
     """The Weimar Jazz Database."""
-    folder = corpora / "wjazz"
-    for row in sorted(_table(folder / "wjd_meta.csv"), key=lambda row: row["filename_sv"]):
-        name = Path(row["filename_sv"]).stem
-        solo = read_midi(convert(folder / "mcsv_melody" / f"{name}.csv", "p")).notes
-        beats = [_beat(line) for line in _table(folder / "mcsv_beat" / f"{name}_beattrack.csv")]
-        feel = next((feel for mark, feel in FEELS if mark in row["rhythmfeel"]), "swing")
-        generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
-        arranged = arrange(solo, _with_chords_carried(beats), feel, generator)
-        yield Piece(slug(row["performer"]), name.removesuffix("_FINAL"), piano_score(arranged), slug(row["title"]))
+    for solo in list_solos(corpora / "wjazz"):
+        notes = read_midi(convert(solo.melody, 0)).notes
+        generator = np.random.default_rng([seed, zlib.crc32(solo.name.encode())])
+        arranged = arrange(notes, read_beats(solo.beats), solo.feel, generator)
+        name, row = solo.name.removesuffix("_FINAL"), solo.row
+        yield Piece(slug(row["performer"]), name, piano_score(arranged), slug(row["title"]))
 
 
 def game(corpora: Path) -> Iterator[Piece]:
@@ -119,25 +115,6 @@ def slug(name: str) -> str:
     """A name in small letters, digits and hyphens."""
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
     return re.sub(r"[^a-z0-9]+", "-", plain).strip("-") or UNKNOWN
-
-
-def _table(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        return list(csv.DictReader(file))
-
-
-def _beat(row: dict[str, str]) -> Beat:
-    bass = row.get("bass") or ""
-    return Beat(float(row["onset"]), int(row["bar"]), row["chord"], round(float(bass)) if bass else None)
-
-
-def _with_chords_carried(beats: list[Beat]) -> list[Beat]:
-    """Beats on which a chord that is not written again still holds."""
-    chord, carried = "", []
-    for beat in beats:
-        chord = beat.chord or chord
-        carried.append(beat._replace(chord=chord))
-    return carried
 
 
 def write_style(pieces: Iterator[Piece], folder: Path) -> str:

@@ -5,7 +5,7 @@ group goes to one side as a whole. Four kinds of evidence tell what belongs toge
 by any of them joins their groups:
 
     manifest   `manifest.jsonl` (or `manifest.….jsonl`, of a share of the work) beside the items names the piece that
-               an item was made from, or its sha256
+               an item was made from, or its sha256; one of the pipeline's lists the items' files, too
     name       the same path but for marks of a version: `b.mid`, `b~1.mid`, `b_v2.mid`, `b (copy).mid`, and for
                folders called `versions`
     folder     the same folder
@@ -26,7 +26,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import orjson
 
@@ -56,17 +56,17 @@ _VERSION_FOLDERS = ("version", "versions")
 
 @dataclass(frozen=True)
 class SplitItem:
-    """A pair of sound and notes, or notes alone.
+    """A pair of sound and notes, or one of them alone.
 
     Attributes:
         stem: its path without suffix, relative to the corpus, with `/` between folders.
-        notes: the file with its notes.
+        notes: the file with its notes; None for sound alone.
         piece: what a manifest says it was made from; empty without one.
         source_sha256: digest of that.
     """
 
     stem: str
-    notes: Path
+    notes: Path | None
     piece: str = ""
     source_sha256: str = ""
 
@@ -77,7 +77,8 @@ class SplitItem:
 
 
 def list_items(folder: Path) -> tuple[list[SplitItem], int]:
-    """Find the items below a folder: pairs of sound and notes where there are any, else files with notes.
+    """Find the items below a folder: the files that a pipeline's manifests list; else pairs of sound and notes where
+    there are any; else files with notes.
 
     Args:
         folder: walked to its bottom; hidden files and folders are left out.
@@ -92,12 +93,15 @@ def list_items(folder: Path) -> tuple[list[SplitItem], int]:
         reason = "not a folder" if folder.exists() else "no such folder"
         raise InputError(reason, context=str(folder), hint="name a folder of pairs or of MIDI files")
     notes, audio, manifest = _files_below(folder)
+    listed = {stem for stem, line in manifest.items() if line.is_file}
     pairs = notes.keys() & audio
-    stems = sorted(pairs or (stem for stem, path in notes.items() if path.suffix.lower() in MIDI_SUFFIXES))
+    midi = {stem for stem, path in notes.items() if path.suffix.lower() in MIDI_SUFFIXES}
+    stems = sorted(listed or pairs or midi)
     if not stems:
         hint = "a pair is a sound file and its notes, .mid or .tsv, with one stem"
         raise InputError("the folder holds no pair and no MIDI file", context=str(folder), hint=hint)
-    items = [SplitItem(stem, notes[stem], *manifest.get(stem, ("", ""))) for stem in stems]
+    lines = (manifest.get(stem, _Line()) for stem in stems)
+    items = [SplitItem(stem, notes.get(stem), line.piece, line.sha) for stem, line in zip(stems, lines, strict=True)]
     return items, len((notes.keys() ^ audio) - set(stems)) if pairs else 0
 
 
@@ -109,11 +113,19 @@ def name_key(stem: str) -> str:
     return "/".join([*(folder for folder in folders if folder.lower() not in _VERSION_FOLDERS), name])
 
 
-def _files_below(folder: Path) -> tuple[dict[str, Path], set[str], dict[str, tuple[str, str]]]:
+class _Line(NamedTuple):
+    """What a manifest says of a stem; `is_file` where it lists the files themselves."""
+
+    piece: str = ""
+    sha: str = ""
+    is_file: bool = False
+
+
+def _files_below(folder: Path) -> tuple[dict[str, Path], set[str], dict[str, _Line]]:
     """Files with notes by stem, stems of sound files, and what manifests say of stems."""
     notes: dict[str, tuple[int, Path]] = {}
     audio: set[str] = set()
-    manifest: dict[str, tuple[str, str]] = {}
+    manifest: dict[str, _Line] = {}
     for root, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         inner = Path(root).relative_to(folder)
@@ -132,17 +144,23 @@ def _files_below(folder: Path) -> tuple[dict[str, Path], set[str], dict[str, tup
     return {stem: path for stem, (_, path) in notes.items()}, audio, manifest
 
 
-def _read_manifest(path: Path, inner: Path) -> dict[str, tuple[str, str]]:
-    found = {}
+def _read_manifest(path: Path, inner: Path) -> dict[str, _Line]:
+    found: dict[str, _Line] = {}
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
             entry = orjson.loads(line)
             name, piece, sha = (entry.get(key, "") for key in ("name", "piece", "source_sha256"))
-        except (orjson.JSONDecodeError, AttributeError):
+            files = [part["file"] for part in entry["parts"].values()] if "parts" in entry else None
+        except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError):
             name = piece = sha = None
-        if not (name and all(isinstance(value, str) for value in (name, piece, sha))):
-            raise InputError("not an object with a name", context=f"{path}, line {number}", hint="mend or remove it")
-        found[(inner / name).as_posix()] = piece, sha
+        place = f"{path}, line {number}"
+        if not (name and all(isinstance(value, str) for value in (name, piece, sha, *(files or ())))):
+            raise InputError("not an object with a name", context=place, hint="mend or remove it")
+        if any(file.startswith(("../", "/")) for file in files or ()):
+            message, hint = "the item's file lies elsewhere", "split what has files: cut windows with mtk data clips"
+            raise InputError(message, context=place, hint=hint)
+        stems = [name] if files is None else [os.path.splitext(file)[0] for file in files]
+        found |= {(inner / stem).as_posix(): _Line(piece, sha, files is not None) for stem in stems}
     return found
 
 
@@ -195,7 +213,7 @@ def group_items(
         Groups of indices of items.
     """
     groups = Groups(len(items))
-    groups.join_equal(item.notes.resolve() for item in items)
+    groups.join_equal(item.notes and item.notes.resolve() for item in items)
     for kind in set(evidence):
         if kind == "manifest":
             groups.join_equal(item.piece for item in items)
