@@ -227,7 +227,6 @@ def test_windows_may_be_written_in_any_batches(model, count, monkeypatch):
         {"temperature": 0.3},
         {"top_p": 0.5},
     ],
-    ids=str,
 )
 def test_every_option_counts(model, change):
     assert rows(carried(model, piece()).notes) != rows(carried(model, piece(), replace(QUICK, **change)).notes)
