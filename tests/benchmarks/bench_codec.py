@@ -1,7 +1,7 @@
 """Neural codecs: seconds of work for a second of sound, and memory; `mtk`, the `encodec` package and transformers.
 
 All run EnCodec of 24 kHz as published, with the same random weights, over the same noise. Each measurement is a process
-of its own, since what one of them leaves in memory would slow the next; within it come a first second to warm up, then
+of its own, since what one of them leaves in memory would slow the next; within it come five seconds to warm up, then
 encoding, then decoding. The contenders take turns, and the best of each counts. `mtk` is given a second of sound at a
 time, and keeps codes alone; the others want it whole. Peak memory is the whole process's, imports included (Linux only:
 VmHWM). How many codes are the package's is told beside it, and whether pieces of 1 ms to 10 s give the same.
@@ -34,6 +34,7 @@ from torch import nn
 ROOT = Path(__file__).resolve().parents[2]
 PRESET = "encodec-24khz"
 THEIRS = ("encodec", "transformers")
+WARM_SECONDS = 5
 LIVE_SECONDS, LIVE_THREADS, LATENCY_SECONDS = 30, 2, 0.1
 TARGETS = {60: 2.0, 600: 3.0}  # times as fast as the faster of theirs
 
@@ -167,7 +168,7 @@ def alone(name: str, seconds: int, kbps: float, folder: Path) -> dict[str, float
     """Figures of a contender, whose codes go to a file."""
     with torch.inference_mode():
         contender = CONTENDERS[name](kbps, folder)
-        contender.decode(contender.encode(1))
+        contender.decode(contender.encode(WARM_SECONDS))
         start = time.perf_counter()
         codes = contender.encode(seconds)
         middle = time.perf_counter()
