@@ -94,7 +94,7 @@ class Decoder:
         self._sound: Any = None
         try:
             self._sound = self._opened(descriptor)
-        except BaseException:
+        except BaseException:  # a Ctrl-C too must not leave it open
             self.close()
             raise
         self.rate_hz, self.channels = int(self._sound.samplerate), int(self._sound.channels)

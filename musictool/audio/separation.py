@@ -32,7 +32,7 @@ def check_demucs() -> None:
     """
     try:
         import demucs.apply
-        import demucs.pretrained  # noqa: F401
+        import demucs.pretrained  # noqa: F401  (only whether it can be)
     except ImportError as error:
         raise MissingError(
             "taking mixes apart needs Demucs", hint="pip install 'musictool[separate]'", code="missing-dependency"
