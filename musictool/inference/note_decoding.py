@@ -89,7 +89,9 @@ class NoteDecoder:
         ).sorted()
 
     def _peaks(self, probability: NDArray[np.float32], threshold: float, other: NDArray[np.float32]) -> _Peaks:
-        """Peaks among the frames that have all neighbours; the first of equals.
+        """Peaks among the frames that have all neighbours; the first of equals within reach.
+
+        So onsets of one pitch that lie 3.0 frames apart, both halfway between frames, are one peak.
 
         Args:
             probability: float32 [T, 88].

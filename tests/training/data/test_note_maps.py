@@ -18,6 +18,7 @@ from musictool.training.data.pairs import PairNotes
 HOP = 1 / 64  # so that whole frames are exact
 FRAMES = 200
 MILLISECONDS = 1e-3 / HOP  # in frames
+SHORTEST = 3.01  # frames of a note; onsets of one pitch that lie exactly 3.0 apart, halfway between frames, are equals
 
 
 def played(*rows: tuple, hop: float = HOP) -> PairNotes:
@@ -48,10 +49,10 @@ def melodies(draw: st.DrawFn) -> list[tuple[float, float, int, int]]:
         for pause, length, velocity in draw(
             st.lists(st.tuples(frames, frames, st.integers(1, 127)), min_size=1, max_size=8)
         ):
-            onset, place = place, place + 3 + length
-            if onset > FRAMES - 3:
+            onset, place = place, place + SHORTEST + length
+            if onset > FRAMES - SHORTEST:
                 break
-            is_held = place > FRAMES - 3  # beyond the end, rather than near it
+            is_held = place > FRAMES - SHORTEST  # beyond the end, rather than near it
             rows.append((onset, place + 5 if is_held else place, pitch, velocity))
             place += pause * (pause > 10)  # often none at all
     return rows
