@@ -45,6 +45,7 @@ _FIGURE_COLUMNS = {
     "harmony": "harmonic_complexity",
     " voices": "polyphony",
     " groove": "groove_consistency",
+    " return": "bar_recurrence",
 }
 _COMPARISON_COLUMNS = {
     " pc KL": "pitch_class_kl",
@@ -109,7 +110,7 @@ def eval_symbolic(
     item's name.
 
     Alone: note_density, mean_ioi_seconds, unique_pitches, pitch_class_entropy, harmonic_complexity, polyphony,
-    groove_consistency.
+    groove_consistency, bar_recurrence.
 
     With --reference also pitch_class_kl, pitch_class_transition_cosine, profile_similarity, frame_profile_similarity,
     tonal_distance, chord_similarity, melody_similarity, melody_chroma_similarity, groove_similarity,

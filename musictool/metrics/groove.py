@@ -26,14 +26,18 @@ def onset_places(notes: Notes, score: Score) -> NDArray[np.int64]:
         notes: any notes.
         score: whose bars are meant.
     """
+    return np.unique(np.rint(onset_bars(notes, score) * PLACES).astype(np.int64))
+
+
+def onset_bars(notes: Notes, score: Score) -> NDArray[np.float64]:
+    """Where notes begin, in bars from the first one of a score, float64 [n]; arguments as of `onset_places`."""
     quarter = score.tempo_map.quarters(notes.onset_seconds)
     signatures = metre_of(score)
     start = np.array([signature.quarter for signature in signatures])
     bar_quarters = np.array([signature.bar_quarters for signature in signatures])
     bars_before = np.append(0, np.cumsum(np.ceil(np.diff(start) / bar_quarters[:-1] - _SAME_QUARTER)))
     part = np.searchsorted(start, quarter + _SAME_QUARTER, side="right") - 1
-    bar = bars_before[part] + (quarter - start[part]) / bar_quarters[part]
-    return np.unique(np.rint(bar * PLACES).astype(np.int64))
+    return bars_before[part] + (quarter - start[part]) / bar_quarters[part]
 
 
 def groove_consistency(score: Score) -> float | None:

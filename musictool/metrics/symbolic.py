@@ -10,6 +10,7 @@
                            0 for one pitch class and 1 for all twelve alike (Weiß and Müller)
     polyphony              how many pitches sound on average while any does, 1..128 (Dong et al.)
     groove_consistency     how alike the bars are in where notes begin, 0..1 (`metrics.groove`; Wu and Yang)
+    bar_recurrence         how alike bars are to the most alike of those some bars before, 0..1 (`metrics.recurrence`)
 
 Figures of time count drums, figures of pitch leave them out. Notes end where keys are released, whatever the pedal, and
 last a millisecond at least. A figure that needs notes, a second attack or a second bar is None without, never a NaN.
@@ -31,6 +32,7 @@ from musictool.errors import InputError
 from musictool.metrics.averages import Scores
 from musictool.metrics.groove import groove_consistency
 from musictool.metrics.pitch_content import frame_count, pitch_class_counts, pitched, profiles, transition_counts
+from musictool.metrics.recurrence import bar_recurrence
 from musictool.metrics.spans import check_times, covered, intervals, microseconds_of
 from musictool.symbolic.notes import Notes, Score
 from musictool.symbolic.theory import CHORD_SECONDS
@@ -46,6 +48,7 @@ FIGURES = (
     "harmonic_complexity",
     "polyphony",
     "groove_consistency",
+    "bar_recurrence",
 )
 _PITCH_STRIDE_MICROSECONDS = 1 << 40  # more than a day
 
@@ -106,6 +109,7 @@ def figures_of(score: Score, label: str = "piece") -> Scores:
         "harmonic_complexity": harmonic_complexity(notes),
         "polyphony": polyphony(notes),
         "groove_consistency": groove_consistency(score),
+        "bar_recurrence": bar_recurrence(score),
     }
 
 

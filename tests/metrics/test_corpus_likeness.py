@@ -15,7 +15,7 @@ from tests.metrics.pieces import DRUMS, NOTHING, ONE_NOTE, random_piece
 
 
 def pieces(seeds, **options):
-    return [portrait_of(random_piece(seed, 40 + seed % 7 * 5, seconds=8, **options)) for seed in seeds]
+    return [portrait_of(random_piece(seed, 40 + seed % 7 * 5, seconds=16, **options)) for seed in seeds]
 
 
 @pytest.mark.parametrize(("count", "spread"), [(100, 1.0), (300, 4.0), (20, 0.3)])

@@ -114,7 +114,7 @@ def test_drums_count_in_time_alone():
     figures = figures_of(piano)
     extra = Notes.of([0.5, 30], [0.6, 30.1], [36, 38], is_drum=True)
     both = figures_of(Score(Notes.concatenate([piano.notes, extra])))
-    of_pitch = ("unique_pitches", "pitch_class_entropy", "harmonic_complexity", "polyphony")
+    of_pitch = ("unique_pitches", "pitch_class_entropy", "harmonic_complexity", "polyphony", "bar_recurrence")
     assert [both[name] for name in of_pitch] == [figures[name] for name in of_pitch]
     of_time = set(FIGURES) - set(of_pitch)
     assert all(both[name] != figures[name] for name in of_time)
@@ -127,9 +127,11 @@ def test_what_is_not_there_is_none():
         "pitch_class_entropy",
         "harmonic_complexity",
         "polyphony",
+        "bar_recurrence",
     ]
     one = figures_of(ONE_NOTE)
-    assert [name for name, value in one.items() if value is None] == ["mean_ioi_seconds", "groove_consistency"]
+    missing = ["mean_ioi_seconds", "groove_consistency", "bar_recurrence"]
+    assert [name for name, value in one.items() if value is None] == missing
     assert (one["note_density"], one["unique_pitches"], one["pitch_class_entropy"], one["polyphony"]) == (0.5, 1, 0, 1)
 
 
