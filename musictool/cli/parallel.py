@@ -24,6 +24,7 @@ Result = TypeVar("Result")
 BATCHES_A_WORKER = 8
 BATCH_MAX = 16
 BATCHES_AHEAD = 3
+_PR_SET_PDEATHSIG = 1
 
 
 def worker_count(jobs: int) -> int:
@@ -71,7 +72,7 @@ def parallel_map(function: Callable[[Task], Result], tasks: Iterable[Task], jobs
     batches = iter(lambda: list(islice(stream, size)), [])
     # Forked workers share what is imported already; elsewhere they start afresh.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_signals_to_the_parent)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_follow_the_parent)
     pending: deque[Future[list[Result]]] = deque()
     try:
         for batch in batches:
@@ -92,7 +93,11 @@ def _apply(function: Callable[[Task], Result], batch: Sequence[Task]) -> list[Re
     return [function(task) for task in batch]
 
 
-def _leave_signals_to_the_parent() -> None:
-    """A Ctrl-C reaches every process of the terminal; the parent alone acts on it."""
+def _follow_the_parent() -> None:
+    """Leave a Ctrl-C, which reaches every process of the terminal, to the parent, and end when the parent is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

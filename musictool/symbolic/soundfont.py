@@ -8,7 +8,7 @@ no sound.
 from __future__ import annotations
 
 import hashlib
-import io
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -231,11 +231,14 @@ class SoundFont:
             raw = self._sample_bytes[2 * header.start : 2 * header.end].tobytes()
             return np.frombuffer(raw, "<i2").astype(np.float32) / np.float32(32_768)
         try:
-            stream = io.BytesIO(self._sample_bytes[header.start : header.end].tobytes())
-            with soundfile.SoundFile(stream) as file:
-                if file.frames > MAX_SAMPLE_FRAMES:
-                    raise ValueError("it is too long")
-                return np.asarray(file.read(dtype="float32", always_2d=True), np.float32)[:, 0].copy()
+            # By its number: to read a file of Python's, libsndfile calls Python back, and a Ctrl-C there is lost.
+            with tempfile.TemporaryFile() as stream:
+                stream.write(self._sample_bytes[header.start : header.end].tobytes())
+                stream.seek(0)
+                with soundfile.SoundFile(stream.fileno(), closefd=False) as file:
+                    if file.frames > MAX_SAMPLE_FRAMES:
+                        raise ValueError("it is too long")
+                    return np.asarray(file.read(dtype="float32", always_2d=True), np.float32)[:, 0].copy()
         except (RuntimeError, ValueError) as error:
             context = f"{self.path}, sample '{header.name}'"
             raise InputError("the SoundFont's sample cannot be decoded", context=context, hint=_HINT) from error

@@ -133,7 +133,7 @@ def open_sounds(paths: Sequence[Path]) -> SoundCollection:
 
     Args:
         paths: folders, walked to their bottom; sound files; and lists of sound files, one path a line, relative to the
-            list's own folder.
+            list's own folder, with or without the suffix.
 
     Raises:
         InputError: a path is not there or holds no sound, or files cannot be read; they are named in one line.
@@ -173,7 +173,13 @@ def _found(path: Path) -> Iterator[Path]:
             raise InputError(f"cannot open the collection: {reason.lower()}", context=str(path), hint=_HINT) from error
         for line in map(str.strip, lines):
             if line and not line.startswith("#"):
-                yield path.parent / line
+                yield _listed(path.parent / line)
+
+
+def _listed(path: Path) -> Path:
+    """The sound file of a list's line, which may leave the suffix away, as those of `mtk data split` do."""
+    found = (path.with_name(path.name + suffix) for suffix in ("", *AUDIO_SUFFIXES))
+    return next((candidate for candidate in found if candidate.is_file()), path)
 
 
 def _in_folder(folder: Path) -> Iterator[Path]:

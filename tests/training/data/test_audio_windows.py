@@ -78,9 +78,11 @@ def test_folders_files_and_lists_are_walked_in_order(tmp_path):
     write(tmp_path / ".hidden/c.wav", ramp(10))
     (tmp_path / "inner/notes.txt").write_text("no sound")
     (tmp_path / "list.txt").write_text("# some\n\ninner/b.wav\n")
+    (tmp_path / "stems.txt").write_text("inner/b\n")
     names = [file.path.name for file in open_sounds([tmp_path]).files]
     assert names == ["b.wav", "a.flac.wav"]
     assert [file.path.name for file in open_sounds([tmp_path / "list.txt"]).files] == ["b.wav"]
+    assert [file.path.name for file in open_sounds([tmp_path / "stems.txt"]).files] == ["b.wav"]
     assert len(open_sounds([tmp_path / "inner/b.wav", tmp_path / "list.txt"]).files) == 2
 
 
