@@ -12,6 +12,7 @@ from musictool.checkpoints.native import ModelFacts, write_native
 from musictool.models.codec import Codec, CodecConfig
 from musictool.models.mt3 import MT3, MT3Config
 from musictool.models.note_tagger import NoteTagger, NoteTaggerConfig
+from musictool.models.symbolic_generator import SymbolicGenerator, SymbolicGeneratorConfig
 from musictool.models.tatumflow import TatumFlow, TatumFlowConfig
 
 SMALL_MT3 = MT3Config(width=16, heads=2, head_width=8, hidden=32, encoder_layers=1, decoder_layers=2, tokens_max=24)
@@ -39,6 +40,11 @@ SMALL_TATUMFLOW = TatumFlowConfig(
     style_width=8,
 )
 """Over the real vocabulary and theory; its windows are of 8 s."""
+
+SMALL_SYMBOLIC_GENERATOR = SymbolicGeneratorConfig(
+    width=32, heads=2, hidden=64, layers=2, context=96, styles=("pop", "classical", "jazz")
+)
+"""Over the real language; it looks back on a few bars."""
 
 SMALL_CODEC = CodecConfig(
     width=16,
@@ -117,6 +123,25 @@ def random_tatumflow(config: TatumFlowConfig = SMALL_TATUMFLOW) -> TatumFlow:
             if not parameter.any():
                 parameter.normal_(std=0.3)
         model.decoder.now.weight.mul_(8.0)  # else an id is followed by itself
+    return model.eval()
+
+
+def install_small_symbolic_generator(home: Path) -> None:
+    """Write a random model to a store, under the name `symbolic-generator`; style, key and all before count."""
+    folder = home / "models" / "symbolic-generator"
+    folder.mkdir(parents=True)
+    facts = ModelFacts("symbolic-generator", "symbolic-generator", asdict(SMALL_SYMBOLIC_GENERATOR))
+    write_native(folder, random_symbolic_generator().state_dict(), facts, "A random model.\n")
+
+
+def random_symbolic_generator(config: SymbolicGeneratorConfig = SMALL_SYMBOLIC_GENERATOR) -> SymbolicGenerator:
+    """A symbolic generator in which all that came before counts, in evaluation mode."""
+    torch.manual_seed(1)
+    model = SymbolicGenerator(config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "blocks" in name and parameter.dim() == 2:
+                parameter.mul_(3.0)
     return model.eval()
 
 

@@ -10,28 +10,19 @@ Every draw comes from the generator that is passed in. Knows nothing of models, 
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from musictool.errors import InputError
-from musictool.metrics.note_files import MIDI_SUFFIXES
-from musictool.symbolic.corpus import is_corpus_path
-from musictool.symbolic.midi import read_midi
 from musictool.symbolic.notes import Notes, Pedals, Score
 from musictool.symbolic.piano_ids import FRAME_TICKS, Piano, frames_of_ids
-from musictool.symbolic.schemes import SCHEMES, Scheme, find_scheme
 from musictool.symbolic.vocabulary import Ids
-from musictool.training.data.splitting import read_list
-from musictool.training.data.token_corpus import TokenCorpus, open_token_corpus
+from musictool.training.data.style_pieces import no_piece, read_pieces
 
 LOWEST_PITCH, HIGHEST_PITCH = 21, 108
 UNKNOWN_ARTIST = -1
-_NOBODY = "-"
-_HINT = "a style is folders of MIDI files, text lists of them, or token corpora (.parquet)"
 
 
 @dataclass(frozen=True)
@@ -245,20 +236,19 @@ def open_style_corpus(styles: Mapping[str, Sequence[Path]]) -> StyleCorpus:
     """Read the pieces of styles; those without a note that a piano can play are left out.
 
     Args:
-        styles: where the pieces of each are. A folder is walked for MIDI files; the folder that a file lies in names
-            its artist, unless it is the one given. A list (text) has the path of a file in each line, from the list's
-            own folder, with or without the suffix. A token corpus (Parquet) calls a piece `artist/piece`. Nobody knows
-            an artist called `-`.
+        styles: where the pieces of each are, as `read_pieces` takes it.
 
     Raises:
         InputError: a file cannot be read, or a style has no piece.
         MissingError: a token corpus needs pyarrow.
     """
-    found = {style: [piece for path in paths for piece in _pieces_of(Path(path))] for style, paths in styles.items()}
+    found = {
+        style: [piece for entry in read_pieces(paths) for piece in _piece(entry.name, entry.artist, entry.score)]
+        for style, paths in styles.items()
+    }
     for style, pieces in found.items():
         if not pieces:
-            listed = ", ".join(map(str, styles[style]))
-            raise InputError(f"style {style!r} has no piece", context=listed, hint=_HINT, code="empty-corpus")
+            raise no_piece(style, styles[style])
     return StyleCorpus(found)
 
 
@@ -277,63 +267,10 @@ def _fitting(piano: Piano, frames: int, tokens_max: int) -> tuple[Piano, Ids, in
     return piano, ids, frames
 
 
-def _pieces_of(path: Path) -> Iterator[_Piece]:
-    """The pieces of a folder, a list or a token corpus."""
-    if is_corpus_path(path):
-        return _pieces_of_corpus(path)
-    if path.is_dir():
-        return _pieces_of_files(_midi_files(path), path)
-    return _pieces_of_files((_listed_file(path, line) for line in read_list(path)), path.parent)
-
-
-def _midi_files(folder: Path) -> Iterator[Path]:
-    for root, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if name.lower().endswith(MIDI_SUFFIXES) and not name.startswith("."):
-                yield Path(root, name)
-
-
-def _listed_file(path: Path, line: str) -> Path:
-    """The file that a line of a list names."""
-    named = path.parent / line
-    for candidate in (named, *(named.with_name(named.name + suffix) for suffix in MIDI_SUFFIXES)):
-        if candidate.is_file():
-            return candidate
-    raise InputError("a listed MIDI file is not there", context=f"{path}: {line[:80]}", hint=_HINT, code="no-such-file")
-
-
-def _pieces_of_files(files: Iterable[Path], folder: Path) -> Iterator[_Piece]:
-    for file in files:
-        name = Path(os.path.relpath(file, folder)).with_suffix("").as_posix()
-        home = file.parent.resolve()
-        yield from _piece(name, "" if home == folder.resolve() else home.name, read_midi(file))
-
-
-def _pieces_of_corpus(path: Path) -> Iterator[_Piece]:
-    scheme, corpus = _opened(path)
-    for number, name in enumerate(corpus.names):
-        yield from _piece(name, Path(name).parent.name, scheme.decode([corpus.ids(number)]))
-
-
-def _opened(path: Path) -> tuple[Scheme, TokenCorpus]:
-    """A token corpus and its scheme, whichever it is of."""
-    refusals = []
-    for name in SCHEMES:
-        scheme = find_scheme(name)
-        try:
-            return scheme, open_token_corpus([path], scheme.vocabulary)
-        except InputError as error:
-            if error.code != "wrong-vocabulary":
-                raise
-            refusals.append(error)
-    raise refusals[0]
-
-
 def _piece(name: str, artist: str, score: Score) -> Iterator[_Piece]:
     """The piece that a score is, or none if it has no note for a piano."""
     pitch = score.notes.pitch
     notes = score.notes.take((pitch >= LOWEST_PITCH) & (pitch <= HIGHEST_PITCH))
     piano = Piano.of(notes, score.pedals)
     if len(piano):
-        yield _Piece(name, "" if artist == _NOBODY else artist, piano)
+        yield _Piece(name, artist, piano)
