@@ -65,16 +65,17 @@ class Rotary(nn.Module):
         longest_period: of the slowest pair, in steps over 2 pi.
     """
 
-    frequency: Tensor
-
     def __init__(self, head_width: int, longest_period: float = 10_000.0) -> None:
         super().__init__()
-        exponent = torch.arange(0, head_width, 2, dtype=torch.float32) / head_width
-        self.register_buffer("frequency", longest_period**-exponent, persistent=False)
+        self.head_width = head_width
+        self.longest_period = longest_period
 
     def forward(self, positions: Tensor) -> Rotation:
         """The rotation of steps at positions, int [T] or [B, T]."""
-        angle = positions[..., None].float() * self.frequency  # [..., T, P / 2]
+        # Frequencies are computed and not kept: in a model that is cast to 16 bits, a buffer would be so, too.
+        pair = torch.arange(0, self.head_width, 2, dtype=torch.float32, device=positions.device)
+        frequency = self.longest_period ** (-pair / self.head_width)
+        angle = positions[..., None].float() * frequency  # [..., T, P / 2]
         if angle.dim() == 3:
             angle = angle.unsqueeze(1)  # [B, 1, T, P / 2]
         return Rotation(angle.cos(), angle.sin())

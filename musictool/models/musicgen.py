@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from musictool.core.codebooks import CodebookEmbedding, CodebookHeads, delay_pattern
 from musictool.core.feed_forward import Activation
+from musictool.core.initialisation import draw_blocks, draw_linears
 from musictool.core.kv_cache import KVCache, Memory
 from musictool.core.positions import waves
 from musictool.core.transformer import build_transformer
@@ -120,9 +121,9 @@ class MusicGen(nn.Module):
     def _initialise(self) -> None:
         """Draw fresh weights as MusicGen's own code does: the later a layer, the less it adds."""
         for part in (self.text_projection, self.chroma_projection, self.heads):
-            _draw(part)
-        for number, block in enumerate(self.decoder.blocks, 1):
-            _draw(block, (2 * number) ** -0.5)
+            if part is not None:
+                draw_linears(part)
+        draw_blocks(self.decoder)
         nn.init.normal_(self.embedding.table.weight, std=self.config.width**-0.5)
 
     @property
@@ -241,12 +242,3 @@ class MusicGen(nn.Module):
     def _placed(self, x: Tensor, positions: Tensor) -> Tensor:
         """Steps, float [B, T, D], that know their positions, int64 [B, T] or [T]."""
         return x + waves(positions, self.config.width).to(x.dtype)
-
-
-def _draw(module: nn.Module | None, scale: float = 1.0) -> None:
-    """Draw the weights of all linear layers, so that what goes through one keeps its size times `scale`."""
-    for layer in () if module is None else module.modules():
-        if isinstance(layer, nn.Linear):
-            nn.init.normal_(layer.weight, std=scale * layer.in_features**-0.5)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)

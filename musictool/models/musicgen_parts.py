@@ -7,6 +7,7 @@ first published with a plain ReLU between, or with a gated GELU as from version 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -46,7 +47,12 @@ class TextEncoder(nn.Module):
 
     Args:
         config: its numbers.
+
+    Attributes:
+        is_read_only: training leaves its weights as they are.
     """
+
+    is_read_only: ClassVar[bool] = True
 
     def __init__(self, config: TextEncoderConfig) -> None:
         super().__init__()

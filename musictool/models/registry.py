@@ -19,6 +19,7 @@ from musictool.errors import InputError, UsageError
 if TYPE_CHECKING:
     from torch import nn
 
+    from musictool.checkpoints.checkpoint import Checkpoint
     from musictool.checkpoints.names import NameMap
 
 _PRESET_FOLDER = Path(__file__).parent / "presets"
@@ -35,6 +36,8 @@ class Family(NamedTuple):
         names: the module whose `foreign_names(config)` tells what other libraries call its tensors; None
             where none knows it.
         reads_config: whether that module has a `config_from_huggingface(data, where)`.
+        has_codec: whether it has an `audio_encoder(checkpoint)`, which takes the codec out of a folder that holds the
+            model and it.
     """
 
     module: str
@@ -42,6 +45,7 @@ class Family(NamedTuple):
     model: str
     names: str | None = None
     reads_config: bool = False
+    has_codec: bool = False
 
 
 FAMILIES: dict[str, Family] = {
@@ -49,9 +53,13 @@ FAMILIES: dict[str, Family] = {
     "tatumflow": Family("musictool.models.tatumflow", "TatumFlowConfig", "TatumFlow"),
     "codec": Family("musictool.models.codec", "CodecConfig", "Codec", "musictool.models.codec_names", True),
     "musicgen": Family(
-        "musictool.models.musicgen", "MusicGenConfig", "MusicGen", "musictool.models.musicgen_names", True
+        "musictool.models.musicgen", "MusicGenConfig", "MusicGen", "musictool.models.musicgen_names", True, True
     ),
     "note-tagger": Family("musictool.models.note_tagger", "NoteTaggerConfig", "NoteTagger"),
+    "symbolic-generator": Family("musictool.models.symbolic_generator", "SymbolicGeneratorConfig", "SymbolicGenerator"),
+    "personaljazz": Family("musictool.models.personaljazz", "PersonalJazzConfig", "PersonalJazz"),
+    "saxgpt": Family("musictool.models.saxgpt", "SaxGPTConfig", "SaxGPT"),
+    "style-encoder": Family("musictool.models.style_encoder", "StyleEncoderConfig", "StyleEncoder"),
 }
 
 
@@ -125,3 +133,17 @@ def config_from_huggingface(data: Mapping[str, Any], where: str) -> Any | None:
             if config is not None:
                 return config
     return None
+
+
+def codec_within(config: Any, checkpoint: Checkpoint) -> Checkpoint | None:
+    """The codec that a folder of another library's holds beside a model; None where there is none.
+
+    Args:
+        config: of the model.
+        checkpoint: the folder.
+    """
+    family = FAMILIES[config.family]
+    if not (family.names and family.has_codec):
+        return None
+    codec: Checkpoint = import_module(family.names).audio_encoder(checkpoint)
+    return codec if codec.tensors and codec.config else None

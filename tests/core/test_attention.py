@@ -98,6 +98,15 @@ def test_rotated_products_depend_on_distance_alone():
     assert product(3, 10) != pytest.approx(product(3, 11), abs=1e-3)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_rotary_positions_stay_exact_in_a_model_of_16_bits(dtype):
+    positions = torch.arange(0, 3000, 7)
+    rotation = torch.nn.Sequential(Rotary(64)).to(dtype)[0](positions)
+    angle = positions[:, None] * 10_000.0 ** (-torch.arange(0, 64, 2, dtype=torch.float64) / 64)
+    torch.testing.assert_close(rotation.cosine, angle.cos().float(), atol=5e-4, rtol=0)
+    torch.testing.assert_close(rotation.sine, angle.sin().float(), atol=5e-4, rtol=0)
+
+
 @pytest.mark.parametrize("is_bidirectional", [True, False])
 @pytest.mark.parametrize(("buckets", "distance_max"), [(32, 128), (8, 20)])
 def test_relative_buckets_equal_those_of_transformers(is_bidirectional, buckets, distance_max):
