@@ -10,6 +10,7 @@ Knows no model: a configuration is a table of plain values here. Imports no torc
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -26,8 +27,13 @@ if TYPE_CHECKING:
 WEIGHTS_NAME = "model.safetensors"
 FACTS_NAME = "config.json"
 CARD_NAME = "card.md"
+TOKENIZER_NAMES = ("tokenizer.json", "spiece.model")
+"""Of the `tokenizers` library, and of SentencePiece: one of them stands beside a model that reads text."""
+CODEC_KEYS = ("codec", "codec_sha256")
+"""What `source` says of the codec whose codes a model writes: its name and its fingerprint."""
 FORMAT = 1
 _MAX_FACTS_BYTES = 1 << 22
+_OWN_NAMES = (WEIGHTS_NAME, FACTS_NAME, CARD_NAME, "training")
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,7 @@ class ModelFacts:
         preset: whose numbers the model began with.
         config: those numbers, by the family's names for them.
         weights_sha256: of `model.safetensors`, in hexadecimal.
-        source: where the weights come from: format, name or address, licence.
+        source: where the weights come from: format, name or address, licence; and `CODEC_KEYS`.
     """
 
     family: str
@@ -111,12 +117,43 @@ def write_native(folder: Path, tensors: Mapping[str, Tensor], facts: ModelFacts,
     Returns:
         The facts as written.
     """
-    digest = write_safetensors(folder / WEIGHTS_NAME, tensors)
+    return write_facts(folder, facts, write_safetensors(folder / WEIGHTS_NAME, tensors), card)
+
+
+def write_facts(folder: Path, facts: ModelFacts, digest: str, card: str) -> ModelFacts:
+    """Write all of a model but its weights.
+
+    Args:
+        folder: it exists.
+        facts: all but the weights' digest.
+        digest: of the weights' file.
+        card: as for `write_native`.
+
+    Returns:
+        The facts as written.
+    """
     written = ModelFacts(facts.family, facts.preset, facts.config, digest, facts.source)
     text = json.dumps({"format": FORMAT, **asdict(written)}, indent=2)
     (folder / FACTS_NAME).write_text(text + "\n")
     (folder / CARD_NAME).write_text(card)
     return written
+
+
+def copy_companions(source: Path, target: Path) -> None:
+    """Copy what stands beside a model's weights and is needed with them, a tokenizer say, to another model's folder.
+
+    Args:
+        source: the folder of a model.
+        target: that of one made of it; what is there already stays as it is.
+    """
+    for path in sorted(source.iterdir()):
+        copy = target / path.name
+        if path.name in _OWN_NAMES or path.name.startswith(".") or copy.exists():
+            continue
+        if path.is_dir():
+            shutil.copytree(path, copy)
+        else:
+            shutil.copyfile(path, copy)
 
 
 def read_card(path: Path) -> str:

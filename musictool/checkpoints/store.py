@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from musictool.checkpoints.native import FACTS_NAME, is_native
+from musictool.checkpoints.adapters import is_adapter, read_adapter
+from musictool.checkpoints.native import FACTS_NAME, WEIGHTS_NAME, is_native
 from musictool.checkpoints.published import PUBLISHED
 from musictool.errors import InputError, MissingError, UsageError
 
@@ -21,7 +22,8 @@ Place = Literal["path", "model path", "store", "package"]
 HOME_VARIABLE = "MTK_HOME"
 PATH_VARIABLE = "MTK_MODEL_PATH"
 _PACKAGED = Path(__file__).parents[1] / "assets" / "models"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+NAME_CHARACTERS_MAX = 64
+_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_-]{{0,{NAME_CHARACTERS_MAX - 1}}}")
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,13 @@ class InstalledModel:
         name: its folder's.
         path: the folder.
         place: which of the places to look it is in.
+        adapter: the folder of an adapter that is to be put on its weights.
     """
 
     name: str
     path: Path
     place: Place
+    adapter: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -47,11 +51,13 @@ class Store:
         home: the folder that models and downloads are written to.
         searched: read-only folders of models.
         packaged: the folder of those that ship.
+        adapters: folders of adapters, each with the name or path by which the model that it is for is asked for.
     """
 
     home: Path
     searched: tuple[Path, ...] = ()
     packaged: Path = _PACKAGED
+    adapters: tuple[tuple[str, Path], ...] = ()
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Store:
@@ -64,6 +70,10 @@ class Store:
             home = platformdirs.user_cache_dir("musictool", appauthor=False)
         searched = (Path(part) for part in environ.get(PATH_VARIABLE, "").split(os.pathsep) if part)
         return cls(Path(home).expanduser(), tuple(searched))
+
+    def adapting(self, name: str, adapter: str | Path | None) -> Store:
+        """The same places, with an adapter for the model that is asked for by a name or path; None for none."""
+        return self if adapter is None else replace(self, adapters=(*self.adapters, (name, Path(adapter).expanduser())))
 
     @property
     def models(self) -> Path:
@@ -90,13 +100,19 @@ class Store:
 
         Raises:
             InputError: it is a path, and there is no model.
-            UsageError: it is no name.
+            UsageError: it is no name, or an adapter's path.
             MissingError: there is no model of that name.
         """
+        return replace(self._find(name), adapter=dict(self.adapters).get(name))
+
+    def _find(self, name: str) -> InstalledModel:
         path = Path(name).expanduser()
         if is_path(name):
             if not os.path.lexists(path):
                 raise InputError("no such file or folder", context=name, code="no-such-file")
+            if is_adapter(path) and not (path / WEIGHTS_NAME).is_file():
+                hint = f"name the model, too: --model {read_adapter(path).base or 'NAME'} --adapter {name}"
+                raise UsageError("an adapter, and no model by itself", context=name, hint=hint, code="adapter")
             if not (path / FACTS_NAME).is_file():
                 hint = f"make it one: mtk models import {name} --as NAME"
                 raise InputError("no model in musictool's own format", context=name, hint=hint, code="no-model")

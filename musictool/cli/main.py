@@ -78,7 +78,7 @@ def _end(error: BaseException, environment: Environment) -> int:
 def _in_our_words(error: BaseException) -> MusicToolError:
     if isinstance(error, MusicToolError):
         return error
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # the latter is torch's
+    if _is_out_of_memory(error):
         return ResourceError(
             "out of memory", context=_first_line(error), hint="use a smaller batch, fewer --jobs or shorter inputs"
         )
@@ -95,6 +95,13 @@ def _in_our_words(error: BaseException) -> MusicToolError:
         f"internal error: {type(error).__name__}: {_first_line(error)}".rstrip(": "),
         hint="run again with --debug and report it",
     )
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says so: Python's, torch's for a GPU, or torch's for the CPU, which its words alone tell."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator: " in str(error)
 
 
 def _first_line(error: BaseException) -> str:

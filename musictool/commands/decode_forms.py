@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from musictool.errors import InputError, UsageError
 
@@ -113,12 +113,14 @@ class Coded:
         sound: the codes.
         vocab, vocab_sha: which codec's; the fingerprint None where only its name is known.
         source_rate_hz: of the sound that they are made from, where that is known.
+        meta: what their head says beside.
     """
 
     sound: CodedSound
     vocab: str
     vocab_sha: str | None
     source_rate_hz: int | None
+    meta: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -155,19 +157,21 @@ class CodesForm:
             InputError: they make no sense, or no sound is asked for.
             MissingError: their codec is not here.
         """
-        from musictool.inference.coded_sound import decoded
+        from musictool.inference.coded_sound import channels_of, decoded
 
         if self.sound is None:
             raise InputError("codes are sound, and MIDI holds none", hint="write wav, flac, ogg or mp3")
         codec = self.codecs.load(coded.vocab, coded.vocab_sha)
         config = codec.model.config
         rate_hz = self.rate_hz or coded.source_rate_hz or config.rate_hz
+        channels = channels_of(coded.meta, config)
         blocks = decoded(
             coded.sound,
             codec,
             rate_hz,
+            channels=channels,
             source_rate_hz=coded.source_rate_hz,
             levels=self.levels,
             latency_seconds=self.latency_seconds,
         )
-        return self.sound.write(file, blocks, rate_hz, config.channels)
+        return self.sound.write(file, blocks, rate_hz, channels)

@@ -272,7 +272,7 @@ class DecodeRun:
         if head.kind == "codes":
             from musictool.inference.coded_sound import ItemCodes, source_rate_of
 
-            return Coded(ItemCodes(item), head.vocab, head.vocab_sha, source_rate_of(head.meta))
+            return Coded(ItemCodes(item), head.vocab, head.vocab_sha, source_rate_of(head.meta), head.meta)
         scheme = self._own if self._own and self._own.name == head.vocab else find_scheme(head.vocab)
         return decode_item(item, scheme)
 

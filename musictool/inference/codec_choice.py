@@ -58,7 +58,7 @@ class Codecs:
         Raises:
             InputError, MissingError: the model that was asked for is not there, or is no codec.
         """
-        found = self._find(head.vocab, head.vocab_sha)
+        found = self.find(head.vocab, head.vocab_sha)
         if found is None:
             return None
         facts = read_facts(found.path)
@@ -76,15 +76,19 @@ class Codecs:
             InputError: its files are damaged, or it is no codec.
             ResourceError: the device is not there.
         """
-        found = self._find(vocab, vocab_sha)
+        found = self.find(vocab, vocab_sha)
         if found is None:
             known = vocab if vocab_sha is None else f"{vocab} ({vocab_sha[:12]})"
-            hint = f"{_how_to_get(vocab)}; or name its folder with --model"
+            hint = f"{how_to_get_codec(vocab)}; or name its folder with --model"
             raise MissingError(f"the codec is not here: {known:.80}", hint=hint, code="missing-model")
         return _loaded(self.model or found.name, self.device, self.precision, self.store)
 
-    def _find(self, vocab: str, vocab_sha: str | None) -> InstalledModel | None:
-        """The model with a fingerprint, else the one of that name; names from a stream are never taken for paths."""
+    def find(self, vocab: str, vocab_sha: str | None) -> InstalledModel | None:
+        """The model with a fingerprint, else the one of that name; names from a stream are never taken for paths.
+
+        Raises:
+            InputError, MissingError: the model that was asked for is not there.
+        """
         if self.model is not None:
             return self.store.find(self.model)
         installed = self.store.installed()
@@ -140,7 +144,8 @@ def _fingerprint(model: InstalledModel) -> str | None:
         return None
 
 
-def _how_to_get(vocab: str) -> str:
+def how_to_get_codec(vocab: str) -> str:
+    """The command that brings a codec, by what a stream or a model calls it."""
     try:
         return how_to_get(checked_name(vocab))
     except UsageError:  # a name from a stream must not reach a command that somebody may copy

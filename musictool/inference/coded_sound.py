@@ -23,6 +23,7 @@ from musictool.stream.reader import ItemReader
 from musictool.stream.records import CodeChunk
 
 BLOCK_SECONDS = 1.0
+CHANNELS_MAX = 64  # what a head may ask for: a decoder each
 LATENCY_SHARE = 0.2  # of the time that sound may wait, what may pass before the encoder sees it
 
 
@@ -162,16 +163,27 @@ class EncodedSound:
 
 def describe_codes(config: CodecConfig, levels: int, reader: AudioReader) -> dict[str, Any]:
     """What the head of an item says in `meta` of codes and of what they are made from."""
-    meta: dict[str, Any] = {
+    source = {"source": {"rate_hz": reader.rate_hz, "channels": reader.channels}}
+    meta = {**describe_frames(config, levels, config.channels), **source}
+    return meta if reader.duration_seconds is None else {**meta, "duration_seconds": reader.duration_seconds}
+
+
+def describe_frames(config: CodecConfig, rows: int, channels: int) -> dict[str, Any]:
+    """What the head of an item says in `meta` of codes alone.
+
+    Args:
+        config: of the codec.
+        rows: of codes, those of all channels.
+        channels: that they stand for: the codec's, or several of a codec that has one.
+    """
+    return {
         "rate_hz": config.rate_hz,
-        "channels": config.channels,
-        "codebooks": levels,
+        "channels": channels,
+        "codebooks": rows,
         "codebook_size": config.codebook_size,
         "frame_rate_hz": config.frame_rate_hz,
         "hop_samples": config.hop_samples,
-        "source": {"rate_hz": reader.rate_hz, "channels": reader.channels},
     }
-    return meta if reader.duration_seconds is None else {**meta, "duration_seconds": reader.duration_seconds}
 
 
 def source_rate_of(meta: Mapping[str, Any]) -> int | None:
@@ -187,11 +199,26 @@ def source_rate_of(meta: Mapping[str, Any]) -> int | None:
     return rate_hz
 
 
+def channels_of(meta: Mapping[str, Any], config: CodecConfig) -> int:
+    """How many channels codes stand for: the codec's, or, of a codec of one channel, what their head says.
+
+    Raises:
+        InputError: it says something else.
+    """
+    channels = meta.get("channels", config.channels)
+    if config.channels != 1:
+        channels = config.channels
+    if type(channels) is not int or not 1 <= channels <= CHANNELS_MAX:
+        raise InputError(f"the head tells of no channels that sound could have: {channels!r:.40}", code="bad-codes")
+    return channels
+
+
 def decoded(
     sound: CodedSound,
     codec: CodecModel,
     rate_hz: int,
     *,
+    channels: int | None = None,
     source_rate_hz: int | None = None,
     levels: int | None = None,
     latency_seconds: float | None = None,
@@ -202,29 +229,43 @@ def decoded(
         sound: the codes, of this codec.
         codec: what decodes them.
         rate_hz: what to resample to.
+        channels: that the codes stand for, by default the codec's. Several of a codec of one: then the rows of a level
+            stand side by side, a channel each.
         source_rate_hz: rate of the sound before it was encoded; at this rate it gets back its length to the sample.
-        levels: codebooks to use, of those there are; all by default.
+        levels: codebooks to use of each channel, of those there are; all by default.
         latency_seconds: for how much sound codes may be waited for before it comes; None for what is fastest.
 
     Yields:
-        float32 [n, C], C the codec's.
+        float32 [n, C].
 
     Raises:
         InputError: the codes are none of this codec, or not as many as their end says; what `sound` raises.
     """
     config = codec.model.config
-    decoder = Decoder(codec, latency_seconds=latency_seconds)
-    resampler = Resampler(config.rate_hz, rate_hz, config.channels)
+    channels = channels or config.channels
+    decoders = [Decoder(codec, latency_seconds=latency_seconds) for _ in range(channels // config.channels)]
+    resampler = Resampler(config.rate_hz, rate_hz, channels)
     for chunk in sound:
-        block = CodeBlock(_coarsest(chunk.codes, levels), chunk.scales)
-        yield resampler.push(decoder.push(block).T)
+        blocks = [CodeBlock(_coarsest(rows, levels), chunk.scales) for rows in _by_channel(chunk.codes, len(decoders))]
+        yield resampler.push(np.concatenate([own.push(block) for own, block in zip(decoders, blocks, strict=True)]).T)
     length = _checked_length(sound, config, source_rate_hz)
-    yield resampler.push(decoder.finish(sound.samples).T)
+    yield resampler.push(np.concatenate([own.finish(sound.samples) for own in decoders]).T)
     yield resampler.finish(length if rate_hz == source_rate_hz else None)
 
 
 def _chunks(blocks: Iterable[CodeBlock]) -> Iterator[CodeChunk]:
     return (CodeChunk(*block) for block in blocks)
+
+
+def _by_channel(codes: NDArray[np.int32], channels: int) -> list[NDArray[np.int32]]:
+    """The rows of each channel, of rows that alternate.
+
+    Raises:
+        InputError: they can't be shared out.
+    """
+    if len(codes) % channels:
+        raise InputError(f"{len(codes)} rows of codes cannot be of {channels} channels", code="bad-codes")
+    return [codes[channel::channels] for channel in range(channels)]
 
 
 def _coarsest(codes: NDArray[np.int32], levels: int | None) -> NDArray[np.int32]:

@@ -9,7 +9,7 @@ codes and knows nothing of their sound.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Protocol, TypeVar
 
 import torch
@@ -57,7 +57,7 @@ def generate_codes(
     prompt: Tensor | None = None,
     sampling: Sampling | None = None,
     guidance: float = 1.0,
-    first: int = 0,
+    draws: Sequence[torch.Generator] | None = None,
 ) -> Generator[Tensor, None, None]:
     """Generate codes of B pieces side by side.
 
@@ -69,7 +69,8 @@ def generate_codes(
         sampling: how codes are chosen.
         guidance: how far to go from what the model says without conditions (0) to what it says with them (1), and
             beyond.
-        first: number of the first piece among all that are generated; a piece's number and the seed make its draws.
+        draws: of each piece; by default those of as many requests from number 0 on. They go on where they stand, so
+            that a piece that is generated in parts draws each time anew.
 
     Yields:
         Codes of one frame after another, int64 [B, K].
@@ -82,12 +83,13 @@ def generate_codes(
         prompt = torch.zeros(rows, model.pattern.codebooks, 0, dtype=torch.int64, device=cache.lengths.device)
     known = _Known(model.pattern, model.special_id, prompt, frames)
     sampling = sampling or Sampling()
-    draws = [sampling.generator(first + row) for row in range(rows)]
+    if draws is None:
+        draws = [sampling.generator(row) for row in range(rows)]
     generators = [generator for generator in draws for _ in range(model.pattern.codebooks)]
     ids = known.start()  # [B, K, T]
     recent = deque(ids.unbind(-1), maxlen=model.pattern.steps(1))
     for step in known.steps():
-        logits = _read(model, ids.repeat(2, 1, 1) if is_guided else ids, memory, cache)[:, :, -1]  # [B, K, V]
+        logits = _read(model, ids.repeat(2, 1, 1) if is_guided else ids, memory, cache)[:, :, -1].float()  # [B, K, V]
         if is_guided:
             conditioned, free = logits.chunk(2)
             logits = free + (conditioned - free) * guidance

@@ -6,17 +6,23 @@ Import, check, export, fetch and load. Knows no particular model.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from musictool.checkpoints.adapters import Adapter, combined_sha256, read_adapter
 from musictool.checkpoints.checkpoint import Checkpoint, StoredTensor
 from musictool.checkpoints.files import refuse_existing, remove, replacing
 from musictool.checkpoints.hub import CONFIG_NAME, write_hub_folder
+from musictool.checkpoints.inner_codec import codec_name_of, keep_codec
 from musictool.checkpoints.native import (
+    CODEC_KEYS,
+    TOKENIZER_NAMES,
     WEIGHTS_NAME,
     ModelFacts,
+    copy_companions,
     is_native,
     open_native,
     read_card,
@@ -31,6 +37,7 @@ from musictool.errors import InputError, UsageError
 from musictool.models.registry import (
     PRESETS,
     build_model,
+    codec_within,
     config_from_dict,
     config_from_huggingface,
     config_to_dict,
@@ -58,14 +65,18 @@ class LoadedModel:
     Attributes:
         model: in eval mode, in float32, on the device that was asked for.
         config: its numbers.
-        name: as it was asked for, or its folder's.
-        sha256: of its weights, in hexadecimal.
+        name: as it was asked for, or its folder's; with an adapter, `NAME+ADAPTER`.
+        sha256: of its weights, in hexadecimal; with an adapter, a digest of both.
+        path: the folder of its weights.
+        source: where they come from, as its facts have it.
     """
 
     model: nn.Module
     config: Any
     name: str
     sha256: str
+    path: Path = Path()
+    source: Mapping[str, str] = field(default_factory=dict)
 
 
 def load_model(name: str, device: str = "cpu", *, store: Store | None = None) -> LoadedModel:
@@ -76,25 +87,56 @@ def load_model(name: str, device: str = "cpu", *, store: Store | None = None) ->
     Args:
         name: a model's name, or the path of a folder in our own format.
         device: torch's name for it.
-        store: where to look; the process's own store by default.
+        store: where to look, and whether an adapter is to be merged with the model; the process's own store by default.
 
     Raises:
-        MissingError: there is no such model.
+        MissingError: there is no such model, or no peft for its adapter.
         InputError: its files are damaged or do not fit together.
+        UsageError: the adapter is for another model.
     """
     found = (store or Store.from_environ(os.environ)).find(name)
+    if found.adapter is not None:
+        return _load_adapted(found, name, read_adapter(found.adapter), device)
     facts, config = _facts_and_config(found.path)
-    model = _build_bare(config)
-    stored = open_native(found.path)
+    model = _load_weights(found.path, config, name)
+    model.to(device).eval()
+    return LoadedModel(model, config, found.name, facts.weights_sha256, found.path, facts.source)
+
+
+def _load_adapted(
+    found: InstalledModel, name: str, adapter: Adapter, device: str = "cpu", *, is_rounded: bool = False
+) -> LoadedModel:
+    """A model with an adapter merged into its weights, as they are or rounded to 4 bits."""
+    from musictool.inference.adapters import check_base, merge_adapter
+
+    facts, config = _facts_and_config(found.path)
+    check_base(adapter, found.name, facts.weights_sha256)
+    if is_native(adapter.path):
+        config = _facts_and_config(adapter.path)[1]  # training may have changed what is no weight
+    model = _load_weights(found.path, config, name)
+    if is_rounded:
+        from musictool.inference.four_bits import round_to_4_bits
+
+        round_to_4_bits(model)
+    model = merge_adapter(model, adapter)
+    digest = combined_sha256(facts.weights_sha256, adapter.sha256)
+    model.to(device).eval()
+    return LoadedModel(model, config, f"{found.name}+{adapter.name}", digest, found.path, facts.source)
+
+
+def _load_weights(path: Path, config: Any, name: str) -> nn.Module:
+    """A model whose weights are a file, mapped; it is asked for by a name."""
+    model = build_bare(config)
+    stored = open_native(path)
     expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     if findings := compare(stored, expected):
-        raise VerificationError.of(findings, len(expected), str(found.path), f"mtk models verify {name}")
+        raise VerificationError.of(findings, len(expected), str(path), f"mtk models verify {name}")
     tensors = {key: tensor.read().float() for key, tensor in stored.tensors.items()}
     model.load_state_dict(tensors, assign=True)
-    return LoadedModel(model.to(device).eval(), config, found.name, facts.weights_sha256)
+    return model
 
 
-def _build_bare(config: Any) -> nn.Module:
+def build_bare(config: Any) -> nn.Module:
     """A model whose parameters are memory not yet touched; its buffers are computed as ever.
 
     Device `meta` would do for shapes, but leaves no buffers, and takes a second when it is first used.
@@ -127,7 +169,7 @@ def _facts_and_config(path: Path) -> tuple[ModelFacts, Any]:
 
 def expected_shapes(config: Any) -> dict[str, Shape]:
     """The shapes of a model's tensors by name."""
-    return {name: tuple(tensor.shape) for name, tensor in _build_bare(config).state_dict().items()}
+    return {name: tuple(tensor.shape) for name, tensor in build_bare(config).state_dict().items()}
 
 
 # ----------------------------------------------------------------------------------------------------- foreign layouts
@@ -296,7 +338,7 @@ def import_model(
     published: PublishedModel | None = None,
     remark: str = "",
 ) -> InstalledModel:
-    """Bring a checkpoint of any format into the store.
+    """Bring a checkpoint of any format into the store, and with it the codec and the tokenizer that stand beside it.
 
     Args:
         path: the checkpoint.
@@ -321,18 +363,49 @@ def import_model(
     facts, config = _facts_for(checkpoint, name, preset, published)
     if remark:
         facts = replace(facts, source={**facts.source, "remark": remark})
+    tensors = _checked_tensors(checkpoint, config)
+    if (codec := codec_within(config, checkpoint)) is not None:
+        facts = replace(facts, source={**facts.source, **_keep_codec(codec, config.codec, name, store, force)})
+    card = (read_card(path) if checkpoint.format == "native" else "") or _card(name, facts, tensors)
+    with replacing(target, force=force) as folder:
+        folder.mkdir()
+        write_native(folder, tensors, facts, card)
+        if checkpoint.format == "native":
+            copy_companions(path, folder)
+        elif path.is_dir():
+            _copy_tokenizer(path, folder)
+    return InstalledModel(name, target, "store")
+
+
+def _checked_tensors(checkpoint: Checkpoint, config: Any) -> dict[str, Tensor]:
+    """The tensors of a model, under our names.
+
+    Raises:
+        VerificationError: not all are there, or as they should be.
+    """
     expected = expected_shapes(config)
     reading = _read_as(checkpoint, config, expected)
     examined = examine(reading.checkpoint, expected, stored_names=reading.stored_names, copies=reading.copies)
     if examined.findings:
         hint = "get the checkpoint again; nothing was imported"
-        raise VerificationError.of(examined.findings, len(expected), str(path), hint)
-    tensors = {key: examined.tensors[key] for key in expected}
-    card = (read_card(path) if checkpoint.format == "native" else "") or _card(name, facts, tensors)
-    with replacing(target, force=force) as folder:
-        folder.mkdir()
-        write_native(folder, tensors, facts, card)
-    return InstalledModel(name, target, "store")
+        raise VerificationError.of(examined.findings, len(expected), str(checkpoint.path), hint)
+    return {key: examined.tensors[key] for key in expected}
+
+
+def _keep_codec(checkpoint: Checkpoint, preset: str, owner: str, store: Store, force: bool) -> dict[str, str]:
+    """Check the codec of a folder and bring it into the store; what the model that it came with says of it."""
+    name = preset or codec_name_of(owner)
+    facts, config = _facts_for(checkpoint, name, preset or None, None)
+    tensors = _checked_tensors(checkpoint, config)
+    card = _card(name, facts, tensors)
+    return keep_codec(tensors, facts, card, preset=preset, owner=owner, store=store, force=force)
+
+
+def _copy_tokenizer(path: Path, folder: Path) -> None:
+    """Copy the files that a model's text is read by, where there are any."""
+    for name in TOKENIZER_NAMES:
+        if (path / name).is_file():
+            shutil.copyfile(path / name, folder / name)
 
 
 def _facts_for(
@@ -359,7 +432,42 @@ def _card(name: str, facts: ModelFacts, tensors: Mapping[str, Tensor]) -> str:
     return "\n".join(lines) + "\n"
 
 
-# ------------------------------------------------------------------------------------------------------------- export
+# ---------------------------------------------------------------------------------------------------- merge and export
+
+
+def merge_model(
+    name: str, adapter: Path, path: Path, *, is_rounded: bool = False, store: Store, force: bool = False
+) -> None:
+    """Write a model with an adapter merged into its weights, in our own format and in float32.
+
+    Args:
+        name: of the model that the adapter is for, or its path.
+        adapter: its folder.
+        path: the folder to write.
+        is_rounded: merge it with the weights as 4 bits hold them, which is what an adapter of QLoRA was trained over.
+        store: where to look.
+        force: replace a folder in which there is nothing but a checkpoint.
+
+    Raises:
+        UsageError: the path is taken, or the adapter is for another model.
+        MissingError: there is no such model, or peft is not installed.
+        InputError: the adapter is damaged, or the model is.
+    """
+    refuse_existing(path, force=force)
+    found, added = store.find(name), read_adapter(adapter)
+    loaded = _load_adapted(found, name, added, is_rounded=is_rounded)
+    base = read_facts(found.path)
+    values = config_to_dict(loaded.config)
+    family = values.pop("family")
+    source = {"format": "mtk models merge", "name": loaded.name, "from": found.name, "from_sha256": base.weights_sha256}
+    source |= {"adapter_sha256": added.sha256, **{key: base.source[key] for key in CODEC_KEYS if key in base.source}}
+    source |= {key: base.source[key] for key in CODEC_KEYS if key in base.source}
+    facts = ModelFacts(family, base.preset, values, source=source)
+    tensors = loaded.model.state_dict()
+    with replacing(path, force=force) as folder:
+        folder.mkdir()
+        write_native(folder, tensors, facts, _card(path.resolve().name, facts, tensors))
+        copy_companions(found.path, folder)
 
 
 def export_model(
@@ -396,8 +504,11 @@ def export_model(
         if layout == "native":
             temporary.mkdir()
             write_native(temporary, tensors, facts, read_card(found.path))
+            copy_companions(found.path, temporary)
         else:
             _write_foreign(layout, temporary, tensors, name_map)
+        if layout == "huggingface":
+            _copy_tokenizer(found.path, temporary)
 
 
 def _stored_as(numbers: NumberName, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
