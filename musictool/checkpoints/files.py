@@ -15,7 +15,9 @@ from pathlib import Path
 
 from musictool.errors import UsageError
 
-_OURS = re.compile(r"(adapter_)?(model\.safetensors|config\.json)|card\.md|tokenizer\.json|spiece\.model|checkpoint|target\..*")
+_OURS = re.compile(
+    r"(adapter_)?(model\.safetensors|config\.json)|card\.md|tokenizer\.json|spiece\.model|checkpoint|target\..*"
+)
 _BLOCK_BYTES = 1 << 20
 
 

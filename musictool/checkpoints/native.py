@@ -33,7 +33,6 @@ CODEC_KEYS = ("codec", "codec_sha256")
 """What `source` says of the codec whose codes a model writes: its name and its fingerprint."""
 FORMAT = 1
 _MAX_FACTS_BYTES = 1 << 22
-_OWN_NAMES = (WEIGHTS_NAME, FACTS_NAME, CARD_NAME, "training")
 
 
 @dataclass(frozen=True)
@@ -139,21 +138,11 @@ def write_facts(folder: Path, facts: ModelFacts, digest: str, card: str) -> Mode
     return written
 
 
-def copy_companions(source: Path, target: Path) -> None:
-    """Copy what stands beside a model's weights and is needed with them, a tokenizer say, to another model's folder.
-
-    Args:
-        source: the folder of a model.
-        target: that of one made of it; what is there already stays as it is.
-    """
-    for path in sorted(source.iterdir()):
-        copy = target / path.name
-        if path.name in _OWN_NAMES or path.name.startswith(".") or copy.exists():
-            continue
-        if path.is_dir():
-            shutil.copytree(path, copy)
-        else:
-            shutil.copyfile(path, copy)
+def copy_tokenizer(source: Path, target: Path) -> None:
+    """Copy the files that a model's text is read by from its folder to another, where there are any."""
+    for name in TOKENIZER_NAMES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
 
 
 def read_card(path: Path) -> str:

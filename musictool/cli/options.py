@@ -29,6 +29,7 @@ class Precision(str, Enum):
 
     FP32 = "fp32"
     BF16 = "bf16"
+    INT8 = "int8"
 
 
 class SampleFormat(str, Enum):
@@ -139,6 +140,15 @@ SeedOption = Annotated[
 ModelOption = Annotated[
     str, typer.Option("--model", "-m", metavar="NAME|PATH", help="A preset, a model of the store, or a path.")
 ]
+AdapterOption = Annotated[
+    str | None,
+    typer.Option(
+        "--adapter",
+        metavar="PATH",
+        show_default=False,
+        help="An adapter for the model: a folder that mtk finetune --lora, or peft, wrote.",
+    ),
+]
 DeviceOption = Annotated[
     str,
     typer.Option(
@@ -149,7 +159,10 @@ DeviceOption = Annotated[
         help="auto, cpu, cuda or cuda:N; auto is a GPU where there is one.",
     ),
 ]
-PrecisionOption = Annotated[Precision, typer.Option("--precision", help="fp32 is exact; bf16 is faster, and near.")]
+PrecisionOption = Annotated[
+    Precision,
+    typer.Option("--precision", help="fp32 is exact; bf16 is faster, and near; int8 is for generating on a CPU."),
+]
 LatencyOption = Annotated[
     float | None,
     typer.Option(

@@ -45,6 +45,7 @@ COMMANDS: dict[str, CommandEntry] = {
     "transcribe": CommandEntry(
         "musictool.commands.transcribe", "transcribe", "Turn sound into a token stream of the notes in it."
     ),
+    "generate": CommandEntry("musictool.commands.generate", "generate", "Make music: notes, or codes of sound."),
     "transfer": CommandEntry("musictool.commands.transfer", "transfer", "Carry pieces over to another style."),
     "validate": CommandEntry(
         "musictool.commands.validate", "validate", "Check MIDI, sound, token streams and corpora."
@@ -63,6 +64,9 @@ COMMANDS: dict[str, CommandEntry] = {
     ),
     "models export": CommandEntry(
         _MODELS, "export_model", "Write a model for other libraries to read.", "EXPORT_EXAMPLES"
+    ),
+    "models merge": CommandEntry(
+        _MODELS, "merge_model", "Write a model with an adapter merged into its weights.", "MERGE_EXAMPLES"
     ),
     "models pull": CommandEntry(_MODELS, "pull_model", "Fetch a published model and import it.", "PULL_EXAMPLES"),
     "data synth": CommandEntry(
@@ -105,11 +109,14 @@ COMMANDS: dict[str, CommandEntry] = {
     "eval audio": CommandEntry(
         "musictool.commands.eval_audio", "eval_audio", "Hold sound against the sound it should be; judge codes."
     ),
+    "eval tokens": CommandEntry(
+        "musictool.commands.eval_tokens", "eval_tokens", "Say how well a model predicts pieces, and what they quote."
+    ),
 }
 
 GROUPS: dict[str, GroupEntry] = {
     "models": GroupEntry(
-        "Keep models: list, show, import, verify, export, pull.", ("mtk models list", "mtk models show mt3")
+        "Keep models: list, show, import, verify, export, merge, pull.", ("mtk models list", "mtk models show mt3")
     ),
     "data": GroupEntry(
         "Make what models learn from: stages that pipe, or run whole.",

@@ -15,6 +15,7 @@ from musictool.cli.environment import UNPRINTABLE, Environment, environment_of
 from musictool.cli.exit_status import ExitStatus
 from musictool.cli.files import OutputPlan, Source, atomic_writer
 from musictool.cli.options import (
+    AdapterOption,
     DeviceOption,
     ForceOption,
     InputsArgument,
@@ -121,6 +122,7 @@ def eval_transcription(
         typer.Option("--scheme", metavar="NAME", show_default=False, help="Read streams by a miditok:FILE.json."),
     ] = None,
     model: ModelOption = "note-tagger",
+    adapter: AdapterOption = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = Precision.FP32,
     jobs: JobsOption = 1,
@@ -153,7 +155,8 @@ def eval_transcription(
     sources = find_sources(inputs, environment, ("midi", "table", "stream", "audio"))
 
     items = Items(environment, own)
-    tasks = _tasks(items, sources, references, comparison, pictures, _listener(model, device, precision, environment))
+    listener = _listener(model, adapter, device, precision, environment)
+    tasks = _tasks(items, sources, references, comparison, pictures, listener)
     results = parallel_map(_compare, tasks, jobs)
     scored: list[_Result] = []
     table = None if as_json else _table(environment)
@@ -178,7 +181,9 @@ def eval_transcription(
     return ExitStatus.FINDINGS if items.failures or not is_good else ExitStatus.DONE
 
 
-def _listener(model: str, device: str, precision: Precision, environment: Environment) -> Callable[[Path], Score]:
+def _listener(
+    model: str, adapter: str | None, device: str, precision: Precision, environment: Environment
+) -> Callable[[Path], Score]:
     """What hears the notes in a sound file; the model is loaded with the first."""
     transcriber: Transcriber | None = None
 
@@ -190,7 +195,8 @@ def _listener(model: str, device: str, precision: Precision, environment: Enviro
 
         if transcriber is None:
             options = Transcription(model, device, precision.value)
-            transcriber = open_transcriber(options, Store.from_environ(environment.environ))
+            store = Store.from_environ(environment.environ).adapting(model, adapter)
+            transcriber = open_transcriber(options, store)
         sound = Sound(path.stem, partial(open_audio, path, str(path)))
         (score,) = (piece.score() for piece in transcriber.run([sound]))
         return score

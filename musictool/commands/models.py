@@ -34,6 +34,10 @@ EXPORT_EXAMPLES = (
     "if test -d my-model; then mtk models export ./my-model --format t5x -o my-model-t5x; fi",
     "if test -d my-codec; then mtk models export ./my-codec --format huggingface -o my-codec-hf; fi",
 )
+MERGE_EXAMPLES = (
+    "if test -d run/best; then mtk models merge mt3 --adapter run/best -o my-mt3; fi",
+    "if test -d my-mt3; then mtk models export ./my-mt3 --weights float16 -o my-mt3-half; fi",
+)
 PULL_EXAMPLES = (
     "mtk models pull encodec-24khz --dry-run",
     "mtk models pull mt3 --dry-run --from http://localhost:8000/mt3/",
@@ -170,8 +174,9 @@ def import_model(
 
     Reads T5X folders, Hugging Face folders, safetensors, torch files (those of the encodec package among them) and
     musictool's own folders; no code in them is run. What a model is the weights of is what its own configuration says,
-    the preset of the same name, or the nearest. Every tensor is checked first: if one is missing, of a wrong shape or
-    not finite, all that is wrong is listed, nothing is kept, and the exit status is 3.
+    the preset of the same name, or the nearest. A codec in the folder becomes a model of its own, unless it is here,
+    and a tokenizer stays with its model. Every tensor is checked first: if one is missing, of a wrong shape or not
+    finite, all that is wrong is listed, nothing is kept, and the exit status is 3.
     """
     environment = environment_of(context)
     from musictool.checkpoints.verify import VerificationError
@@ -259,6 +264,37 @@ def export_model(
     numbers: model_files.NumberName | None = weights.value if weights else None
     model_files.export_model(model, format.value, output, numbers=numbers, store=_store(environment), force=force)
     environment.note(f"written as {format.value}", context=str(output))
+
+
+def merge_model(
+    context: typer.Context,
+    model: ModelArgument,
+    adapter: Annotated[
+        Path,
+        typer.Option(
+            "--adapter", metavar="PATH", show_default=False, help="A folder that mtk finetune --lora, or peft, wrote."
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", show_default=False, help="The folder to write.")
+    ],
+    four_bits: Annotated[
+        bool, typer.Option("--4-bit", help="Round the weights to 4 bits first, as QLoRA held them in training.")
+    ] = False,
+    force: ForceOption = False,
+) -> None:
+    """Write a model with an adapter merged into its weights.
+
+    What comes of it is a model like any other, in musictool's own format and in 32 bits, and needs neither the adapter
+    nor peft: use it by its path, or bring it into the store with mtk models import. The adapter is added to the weights
+    as they are, as --adapter does it elsewhere; with --4-bit what comes of an adapter of QLoRA is the very model that
+    was trained and evaluated. An adapter for another model is refused.
+    """
+    environment = environment_of(context)
+    from musictool.inference import model_files
+
+    model_files.merge_model(model, adapter, output, is_rounded=four_bits, store=_store(environment), force=force)
+    environment.note("merged", context=str(output))
 
 
 # --------------------------------------------------------------------------------------------------------------- pull

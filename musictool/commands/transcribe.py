@@ -15,6 +15,7 @@ from musictool.cli.environment import Environment, environment_of
 from musictool.cli.exit_status import ExitStatus
 from musictool.cli.files import OutputPlan, Source, expand_inputs
 from musictool.cli.options import (
+    AdapterOption,
     DeviceOption,
     ForceOption,
     InputsArgument,
@@ -46,6 +47,7 @@ def transcribe(
     inputs: InputsArgument = None,
     output: OutputOption = None,
     model: ModelOption = "note-tagger",
+    adapter: AdapterOption = None,
     scheme: Annotated[
         str | None,
         typer.Option(
@@ -115,7 +117,7 @@ def transcribe(
     from musictool.inference.transcription import Transcription, open_transcriber
 
     options = Transcription(model, device, precision.value, batch, programs, has_drums, steady)
-    transcriber = open_transcriber(options, Store.from_environ(environment.environ))
+    transcriber = open_transcriber(options, Store.from_environ(environment.environ).adapting(model, adapter))
     chosen = wanted or find_scheme(transcriber.scheme_name)
     stage = _stage(transcriber, options, chosen, instruments)
     with open_sink(plan, environment) as sink:

@@ -17,6 +17,7 @@ from musictool.cli.environment import Environment, environment_of
 from musictool.cli.exit_status import ExitStatus
 from musictool.cli.files import OutputPlan, Source, expand_inputs
 from musictool.cli.options import (
+    AdapterOption,
     DeviceOption,
     ForceOption,
     InputsArgument,
@@ -100,6 +101,7 @@ def transfer(
         float, typer.Option("--temperature", metavar="T", help="How freely notes are drawn; 0 takes the likeliest.")
     ] = 0.5,
     model: ModelOption = "tatumflow",
+    adapter: AdapterOption = None,
     scheme: Annotated[
         str | None,
         typer.Option(
@@ -150,7 +152,8 @@ def transfer(
     from musictool.checkpoints.store import Store
     from musictool.inference.style_transfer import StyleTransfer, load_transfer_model
 
-    loaded = load_transfer_model(model, device, store=Store.from_environ(environment.environ))
+    store = Store.from_environ(environment.environ).adapting(model, adapter)
+    loaded = load_transfer_model(model, device, store=store)
     carrier = StyleTransfer(loaded.model, options)
     target, called = find_target(carrier, style, shares, own)
     stage = {

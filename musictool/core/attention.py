@@ -7,6 +7,7 @@ every step (`project`, `attend`). Vaswani et al. (2017), section 3.2; without bi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,8 @@ from torch.nn import functional
 
 from musictool.core.kv_cache import KeyValues, KVCache
 from musictool.core.positions import Rotation, rotate
+
+Product = Callable[[Tensor], Tensor]
 
 
 class Sight(NamedTuple):
@@ -103,10 +106,10 @@ class Attention(nn.Module):
         self.head_width = head_width
         self.scale = scale
         self.dropout = dropout
-        self.query = nn.Linear(width, inner, bias=bias)
-        self.key = nn.Linear(memory_width, inner, bias=bias)
-        self.value = nn.Linear(memory_width, inner, bias=bias)
-        self.output = nn.Linear(inner, width, bias=bias)
+        self.query: Product = nn.Linear(width, inner, bias=bias)
+        self.key: Product = nn.Linear(memory_width, inner, bias=bias)
+        self.value: Product = nn.Linear(memory_width, inner, bias=bias)
+        self.output: Product = nn.Linear(inner, width, bias=bias)
 
     def forward(
         self,
@@ -129,12 +132,16 @@ class Attention(nn.Module):
         Returns:
             float [B, T, D].
         """
-        query, (keys, values) = self._split(self.query(x)), self.project(x)
+        query, keys, values = self.read(x)
         if rotation is not None:
             query, keys = rotate(query, rotation), rotate(keys, rotation)
         if cache is not None:
             keys, values = cache.append(layer, keys, values)
         return self._weigh(query, keys, values, sight)
+
+    def read(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, [B, H, T, P] each, of what attends to itself, float [B, T, D]."""
+        return self._split(self.query(x)), *self.project(x)
 
     def project(self, memory: Tensor) -> KeyValues:
         """Keys and values, [B, H, S, P] each, of what is attended to, float [B, S, D]."""

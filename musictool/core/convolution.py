@@ -239,6 +239,7 @@ class ResidualUnit(Streaming):
 
     def __init__(self, inner: Convolution, outer: Convolution, shortcut: Convolution | None) -> None:
         super().__init__()
+        self.activation = Activation()
         self.inner = inner
         self.outer = outer
         self.shortcut = shortcut
@@ -247,8 +248,8 @@ class ResidualUnit(Streaming):
         return ResidualState(self.inner.begin(), self.outer.begin())
 
     def step(self, x: Tensor, state: ResidualState, is_last: bool = False) -> Tensor:
-        y = self.inner.step(functional.elu(x), state.inner, is_last)
-        y = self.outer.step(functional.elu(y), state.outer, is_last)
+        y = self.inner.step(self.activation(x), state.inner, is_last)
+        y = self.outer.step(self.activation(y), state.outer, is_last)
         x = _joined(state.held, x)
         ready = y.shape[-1]
         state.held = x[..., ready:].clone()

@@ -42,7 +42,8 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """float [B, T, D] to the same."""
-        return self.down(self.dropout(self.activate(self.up(x))))
+        hidden = self.activate(self.up(x))
+        return self.down(self.dropout(hidden) if self.training else hidden)
 
 
 class GatedFeedForward(nn.Module):
@@ -60,4 +61,5 @@ class GatedFeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """float [B, T, D] to the same."""
-        return self.down(self.dropout(self.activate(self.gate(x)) * self.up(x)))
+        hidden = self.activate(self.gate(x)) * self.up(x)
+        return self.down(self.dropout(hidden) if self.training else hidden)

@@ -62,13 +62,16 @@ class Block(nn.Module):
     ) -> Tensor:
         """float [B, T, D] to the same; `layer` is the block's number, the rest as in `Transformer.forward`."""
         attended = self.self_attention(self.self_norm(x), sight, rotation=rotation, cache=cache, layer=layer)
-        x = x + self.dropout(attended)
+        x = x + self._dropped(attended)
         if memory is not None:
             assert self.cross_attention is not None
             assert self.cross_norm is not None
             seen = Sight(memory.mask())
-            x = x + self.dropout(self.cross_attention.attend(self.cross_norm(x), memory.layers[layer], seen))
-        return x + self.dropout(self.feed_forward(self.feed_norm(x)))
+            x = x + self._dropped(self.cross_attention.attend(self.cross_norm(x), memory.layers[layer], seen))
+        return x + self._dropped(self.feed_forward(self.feed_norm(x)))
+
+    def _dropped(self, x: Tensor) -> Tensor:
+        return self.dropout(x) if self.training else x  # a step is short enough to feel a call that does nothing
 
 
 class Transformer(nn.Module):

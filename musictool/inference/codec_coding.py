@@ -24,7 +24,7 @@ from musictool.core.quantizer import Codebook
 from musictool.errors import InputError
 from musictool.models.codec import Codec, CodecConfig
 
-BLOCK_SECONDS = 2.0  # where no latency is asked for: its activations fit the cache, and threads have enough of it
+BLOCK_SECONDS = 1.0  # where no latency is asked for: its activations fit the cache, and threads have enough of it
 SEGMENTS_AT_ONCE = 2
 SHELF_BYTES = 1 << 20
 _NO_SCALES = np.zeros(0, np.float32)

@@ -7,7 +7,6 @@ codec gets there is `codec_coding`'s; here it is loaded, what goes in is checked
 from __future__ import annotations
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from musictool.checkpoints.store import Store
@@ -24,7 +23,7 @@ from musictool.inference.codec_coding import (
     StreamEncoding,
 )
 from musictool.inference.model_files import load_model
-from musictool.inference.precision import PrecisionName, find_device
+from musictool.inference.precision import PrecisionName, dtype_without_linears, find_device
 from musictool.models.codec import Codec
 
 __all__ = ["DEFAULT_CODEC", "CodeBlock", "CodecModel", "Decoder", "Encoder", "load_codec"]
@@ -46,14 +45,14 @@ def load_codec(
     Raises:
         MissingError: there is no such model.
         ResourceError: the device is not there.
-        UsageError: the model is no codec.
+        UsageError: the model is no codec, or is to run in `int8`.
     """
     place = find_device(device)
+    dtype = dtype_without_linears(precision)
     loaded = load_model(name, store=store)
     model = loaded.model
     if not isinstance(model, Codec):
         raise UsageError(f"{name} is no codec", hint=f"use {DEFAULT_CODEC}; `mtk models list` shows the others")
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     if place.type == "cpu" and can_pack_convolutions():
         pack_convolutions(model, dtype)
         return CodecModel(model, loaded.name, loaded.sha256)  # what is packed takes float32

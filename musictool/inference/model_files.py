@@ -6,7 +6,6 @@ Import, check, export, fetch and load. Knows no particular model.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,10 +18,9 @@ from musictool.checkpoints.hub import CONFIG_NAME, write_hub_folder
 from musictool.checkpoints.inner_codec import codec_name_of, keep_codec
 from musictool.checkpoints.native import (
     CODEC_KEYS,
-    TOKENIZER_NAMES,
     WEIGHTS_NAME,
     ModelFacts,
-    copy_companions,
+    copy_tokenizer,
     is_native,
     open_native,
     read_card,
@@ -370,10 +368,8 @@ def import_model(
     with replacing(target, force=force) as folder:
         folder.mkdir()
         write_native(folder, tensors, facts, card)
-        if checkpoint.format == "native":
-            copy_companions(path, folder)
-        elif path.is_dir():
-            _copy_tokenizer(path, folder)
+        if path.is_dir():
+            copy_tokenizer(path, folder)
     return InstalledModel(name, target, "store")
 
 
@@ -399,13 +395,6 @@ def _keep_codec(checkpoint: Checkpoint, preset: str, owner: str, store: Store, f
     tensors = _checked_tensors(checkpoint, config)
     card = _card(name, facts, tensors)
     return keep_codec(tensors, facts, card, preset=preset, owner=owner, store=store, force=force)
-
-
-def _copy_tokenizer(path: Path, folder: Path) -> None:
-    """Copy the files that a model's text is read by, where there are any."""
-    for name in TOKENIZER_NAMES:
-        if (path / name).is_file():
-            shutil.copyfile(path / name, folder / name)
 
 
 def _facts_for(
@@ -467,7 +456,7 @@ def merge_model(
     with replacing(path, force=force) as folder:
         folder.mkdir()
         write_native(folder, tensors, facts, _card(path.resolve().name, facts, tensors))
-        copy_companions(found.path, folder)
+        copy_tokenizer(found.path, folder)
 
 
 def export_model(
@@ -504,11 +493,11 @@ def export_model(
         if layout == "native":
             temporary.mkdir()
             write_native(temporary, tensors, facts, read_card(found.path))
-            copy_companions(found.path, temporary)
+            copy_tokenizer(found.path, temporary)
         else:
             _write_foreign(layout, temporary, tensors, name_map)
         if layout == "huggingface":
-            _copy_tokenizer(found.path, temporary)
+            copy_tokenizer(found.path, temporary)
 
 
 def _stored_as(numbers: NumberName, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ from musictool.audio.spectrogram import LogFrequency
 from musictool.errors import UsageError
 from musictool.inference.model_files import LoadedModel
 from musictool.inference.note_decoding import NoteDecoder
-from musictool.inference.precision import PrecisionName, find_device
+from musictool.inference.precision import PrecisionName, dtype_without_linears, find_device
 from musictool.inference.transcription import Piece, Sound, Transcription
 from musictool.models.note_tagger import NoteTagger
 from musictool.symbolic.notes import Score
@@ -50,7 +50,7 @@ class NoteTagging:
         self.config = model.config
         self._front_end = LogFrequency(self.config.front_end).to(device)
         self._device = device
-        self._is_half = precision == "bf16"
+        self._is_half = dtype_without_linears(precision) == torch.bfloat16
         self._rows = rows
         window_frames = -(-max(self.config.front_end.windows_samples) // (2 * self.config.front_end.hop_samples))
         self._window = window_frames

@@ -1,7 +1,9 @@
 """A model made ready to run: on a device, in a number format, with the fastest linear layers there are for both.
 
 `fp32` is exact. `bf16` halves the weights: on a GPU the whole model is bfloat16; on a CPU the matrix products are, and
-what lies between them (norms, softmax, the cache) stays float32, which there is both faster and more exact.
+what lies between them (norms, softmax, the cache) stays float32, which there is both faster and more exact. `int8`
+halves them again, of linear layers and on a CPU alone; it is made for models that say one step after another, whose
+time goes into reading weights.
 """
 
 from __future__ import annotations
@@ -11,10 +13,13 @@ from typing import Literal
 import torch
 from torch import nn
 
-from musictool.core.packed_linear import can_pack, pack_linears
-from musictool.errors import ResourceError
+from musictool.core.packed_linear import can_pack
+from musictool.core.packed_transformer import pack_transformers
+from musictool.errors import ResourceError, UsageError
 
-PrecisionName = Literal["fp32", "bf16"]
+PrecisionName = Literal["fp32", "bf16", "int8"]
+
+_DTYPES: dict[PrecisionName, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
 
 
 def find_device(name: str) -> torch.device:
@@ -31,6 +36,18 @@ def find_device(name: str) -> torch.device:
     return device
 
 
+def dtype_without_linears(precision: PrecisionName) -> torch.dtype:
+    """What a model computes in whose layers are convolutions.
+
+    Raises:
+        UsageError: `int8`, which is for linear layers.
+    """
+    if precision == "int8":
+        hint = "int8 is for models that say one step after another; use bf16"
+        raise UsageError("the model cannot run in int8", context="--precision", hint=hint)
+    return _DTYPES[precision]
+
+
 @torch.no_grad()
 def make_ready(model: nn.Module, device: torch.device, precision: PrecisionName = "fp32") -> nn.Module:
     """Put a model on a device in a number format, for inference alone.
@@ -38,18 +55,23 @@ def make_ready(model: nn.Module, device: torch.device, precision: PrecisionName 
     Args:
         model: float32 on a CPU; it is changed.
         device: where it is to run.
-        precision: `fp32` or `bf16`.
+        precision: `fp32`, `bf16` or `int8`.
 
     Returns:
         The model, in evaluation mode.
+
+    Raises:
+        ResourceError: there is no `int8` on the device.
     """
     model.eval()
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    if precision == "int8" and device.type != "cpu":
+        raise ResourceError(f"no int8 on {device.type}", hint="use --precision bf16, or --device cpu")
+    dtype = _DTYPES[precision]
     if device.type != "cpu":
         return model.to(device, dtype)
-    if not can_pack():
+    if precision != "int8" and not can_pack():
         return model.to(dtype)
-    pack_linears(model, dtype)
+    pack_transformers(model, dtype)
     for parameter in model.parameters():  # a copy of the little that is left lets go of the mapped file
         parameter.data = parameter.data.clone()
     return model

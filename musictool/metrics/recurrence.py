@@ -1,9 +1,9 @@
 """How much of a piece has been heard before: bars that come back after others have been in between.
 
-A bar is the set of its pairs of place, sixteen to a bar, and pitch class; two bars are as alike as the share of all their
-pairs that both have (Jaccard, 1912). What comes back at once, as accompaniments do, does not count: a bar is held against
-those at least `APART` before it, of which the most alike counts. After the idea of Wu and Yang's structure indicators
-("The Jazz Transformer on the front line", ISMIR 2020), read off notes rather than off a fitness scape plot.
+A bar is the set of its pairs of place, sixteen to a bar, and pitch class; two bars are as alike as the share of all
+their pairs that both have (Jaccard, 1912). What comes back at once, as accompaniments do, does not count: a bar is held
+against those at least `APART` before it, of which the most alike counts. After the idea of Wu and Yang's structure
+indicators ("The Jazz Transformer on the front line", ISMIR 2020), read off notes rather than off a fitness scape plot.
 """
 
 from __future__ import annotations

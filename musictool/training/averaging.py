@@ -82,7 +82,8 @@ class AveragedWeights:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self._model = model
         self._decay = decay
-        self._average = AveragedModel(model, multi_avg_fn=self._average_in, use_buffers=True)
+        self._average = AveragedModel(nn.Module(), multi_avg_fn=self._average_in, use_buffers=True)
+        self._average.module = _copy_of(model)
         self._average.eval().requires_grad_(False)
 
     def follow(self) -> None:
@@ -110,12 +111,22 @@ class AveragedWeights:
     @torch.no_grad()
     def _average_in(self, averages: Tensors, values: Tensors, _: Tensor | int) -> None:
         """Bring tensors of one type up to date; numbers that are no fractions, counts say, are copied."""
+        pairs = [(own, value) for own, value in zip(averages, values) if own.data_ptr() != value.data_ptr()]
+        if not pairs:
+            return
+        averages, values = map(list, zip(*pairs))
         if self._decay and averages[0].is_floating_point():
             steps = int(self._average.n_averaged)  # on the CPU, where nothing has to wait for it
             decay = min(self._decay, (1 + steps) / (_WARMUP + steps))
             torch._foreach_lerp_(averages, values, 1.0 - decay)
         else:
             torch._foreach_copy_(averages, values)
+
+
+def _copy_of(model: nn.Module) -> nn.Module:
+    """A second copy, in which what is frozen is the same."""
+    frozen = (parameter for parameter in model.parameters() if not parameter.requires_grad)
+    return deepcopy(model, {id(parameter): parameter for parameter in frozen})
 
 
 def _averages(model: nn.Module) -> list[Tensor]:

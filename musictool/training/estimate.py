@@ -27,12 +27,16 @@ class Sizes:
     Attributes:
         parts: how many, by the parts of both, each counted where it first stands.
         state: numbers that the optimiser keeps of them.
-        copied: how many are the model's, of which there is a second copy.
+        copied: how many are the model's and trained, of which there is a second copy.
+        trained: how many are not frozen.
+        weight_bytes: of all of them, frozen ones perhaps in 4 bits.
     """
 
     parts: Mapping[str, int]
     state: int
     copied: int
+    trained: int
+    weight_bytes: int
 
     @property
     def total(self) -> int:
@@ -52,9 +56,18 @@ def measure_sizes(recipe: Recipe, model: nn.Module, trained: nn.Module | None = 
     parts: dict[str, int] = {}
     for name, parameter in trained.named_parameters():
         part = own.get(parameter, name).partition(".")[0]
-        parts[part] = parts.get(part, 0) + parameter.numel()
-    state = sum(_state_of(parameter, recipe) for parameter in trained.parameters())
-    return Sizes(parts, state, sum(parameter.numel() for parameter in own))
+        parts[part] = parts.get(part, 0) + _numbers_in(parameter)
+    weight_bytes = sum(parameter.numel() * parameter.element_size() for parameter in trained.parameters())
+    learning = [parameter for parameter in trained.parameters() if parameter.requires_grad]
+    state = sum(_state_of(parameter, recipe) for parameter in learning)
+    copied = sum(parameter.numel() for parameter in learning if parameter in own)
+    return Sizes(parts, state, copied, sum(parameter.numel() for parameter in learning), weight_bytes)
+
+
+def _numbers_in(parameter: nn.Parameter) -> int:
+    """How many numbers a parameter holds; of 4 bits, there are more than it has entries."""
+    state = getattr(parameter, "quant_state", None)
+    return parameter.numel() if state is None else state.shape.numel()
 
 
 def _state_of(parameter: nn.Parameter, recipe: Recipe) -> int:
@@ -118,6 +131,8 @@ def describe_sizes(sizes: Sizes) -> str:
     lines = ["", "# parameters"]
     lines += [f"#   {name:<28} {count:>14,}" for name, count in sizes.parts.items()]
     lines.append(f"#   {'all':<28} {sizes.total:>14,}")
+    if sizes.trained < sizes.total:
+        lines.append(f"#   {'trained':<28} {sizes.trained:>14,}")
     return "\n".join(lines) + "\n"
 
 
@@ -125,8 +140,8 @@ def describe_memory(recipe: Recipe, sizes: Sizes, activations: int) -> str:
     """Memory by what it is for, in decimal megabytes, as comments for the end of a recipe."""
     copy = "averaged weights" if recipe.run.ema_decay else "copy of the weights to save"
     needs = {
-        "weights": 4 * sizes.total,
-        "gradients": 4 * sizes.total,
+        "weights": sizes.weight_bytes,
+        "gradients": 4 * sizes.trained,
         f"{recipe.optimiser.kind} state": 4 * sizes.state,
         copy: 4 * sizes.copied,
         f"activations, batch of {recipe.run.batch_size}": activations,

@@ -92,7 +92,7 @@ class Trainer:
         self.state = RunState(processes=accelerator.num_processes)
         self.ending = ""
         model.to(accelerator.device)
-        self.parameters = sum(parameter.numel() for parameter in model.parameters())
+        self.parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
         self._published = self._publish(model)
         trained = self._accompany(model)
         own = set(model.parameters())
@@ -112,6 +112,8 @@ class Trainer:
         """The copy of a model that is to be evaluated and saved."""
         if not self._accelerator.is_fsdp2:
             return AveragedWeights(model, self._run.ema_decay)
+        if self._recipe.adapter is not None:
+            raise UsageError("adapters are not trained with FSDP", hint="launch it without")
         if self._run.ema_decay:
             hint = "set run.ema_decay=0, or train without FSDP"
             raise UsageError("weights that are spread over processes are not averaged", hint=hint)

@@ -17,12 +17,14 @@ from typing import Any, Literal, cast
 
 from musictool.config import apply_overrides, from_dict, load_toml
 from musictool.errors import UsageError
+from musictool.models.registry import load_preset
 from musictool.training.curriculum import SECTIONS, Curve, section_at
 from musictool.training.task import Task, find_task
 
 _PRESET_FOLDER = Path(__file__).parent / "presets"
 _FINETUNE = "finetune"
 _FINETUNE_FACTOR = 0.1
+_ADAPTER_FACTOR = 10
 _MAY_CHANGE = frozenset(
     f"run.{name}"
     for name in ("steps", "workers", "threads", "log_every", "trackers", "save_every", "save_minutes", "keep")
@@ -146,16 +148,43 @@ class Run:
         _check(0 <= self.ema_decay < 1, "ema_decay is from 0 to below 1")
 
 
+@dataclass(frozen=True)
+class AdapterSection:
+    """An adapter that is trained instead of a model's own weights (LoRA; Hu et al., 2021; arXiv:2106.09685).
+
+    Attributes:
+        kind: `lora`, or `qlora`, which holds the weights that stay as they are in 4 bits (Dettmers et al., 2023;
+            arXiv:2305.14314).
+        rank: of the change to each weight.
+        alpha: the change is multiplied by alpha / rank.
+        dropout: of what the adapter reads.
+        targets: names of the layers that are changed, or the ends of such names.
+    """
+
+    kind: Literal["lora", "qlora"] = "lora"
+    rank: int = 8
+    alpha: int = 16
+    dropout: float = 0.0
+    targets: tuple[str, ...] = ("query", "key", "value", "output")
+
+    def __post_init__(self) -> None:
+        _check(self.rank >= 1, "rank is at least 1")
+        _check(self.alpha >= 1, "alpha is at least 1")
+        _check(0 <= self.dropout < 1, "dropout is from 0 to below 1")
+        _check(bool(self.targets) and all(self.targets), "targets are names of layers, one at least")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """All of it.
 
     Attributes:
         task: its name.
-        model: `preset`, `from`, and values of the model's configuration.
+        model: `preset`, `from` with an `adapter` on it, and values of the model's configuration.
         data, loss: of the task's classes.
         optimiser, schedule, run: numbers.
         curriculum: values that change with the step.
+        adapter: what is trained instead of the model's weights; None to train these.
     """
 
     task: str
@@ -166,6 +195,7 @@ class Recipe:
     schedule: Schedule = Schedule()
     run: Run = Run()
     curriculum: tuple[Curve, ...] = ()
+    adapter: AdapterSection | None = None
 
     def at(self, step: int) -> Recipe:
         """The recipe as its curricula have it at a step, counted from 0."""
@@ -211,12 +241,26 @@ def load_finetuning_table(family: str) -> dict[str, Any]:
     for name in preset_names():
         table = load_toml(_PRESET_FOLDER / f"{name}.toml")
         changes = table.pop(_FINETUNE, None)
-        if find_task(table.get("task")).family == family:
+        if family in _families_of(table):
             if changes is None:
                 rate = table.get("optimiser", {}).get("learning_rate", Optimiser.learning_rate)
                 changes = {"optimiser": {"learning_rate": rate * _FINETUNE_FACTOR}}
             return merged(table, changes)
     raise UsageError(f"no recipe for models of family {family}", hint="write one, with model.from, for mtk train")
+
+
+def for_adapter(table: Mapping[str, Any], kind: Literal["lora", "qlora"]) -> dict[str, Any]:
+    """A recipe of finetuning that trains an adapter instead, at ten times the rate, which is what one bears."""
+    rate = table.get("optimiser", {}).get("learning_rate", Optimiser.learning_rate)
+    return merged(
+        table, {"adapter": {"kind": kind}, "optimiser": {"learning_rate": float(f"{rate * _ADAPTER_FACTOR:.6g}")}}
+    )
+
+
+def _families_of(table: Mapping[str, Any]) -> tuple[str, ...]:
+    """The families of models that a recipe that ships is for."""
+    preset = table.get("model", {}).get("preset")
+    return find_task(table.get("task")).families if preset is None else (load_preset(preset).family,)
 
 
 def merged(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

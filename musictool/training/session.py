@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,9 +18,11 @@ from accelerate.utils import set_seed
 from torch import nn
 
 from musictool import __version__
-from musictool.checkpoints.native import ModelFacts, write_native
+from musictool.checkpoints.adapters import read_adapter
+from musictool.checkpoints.native import ModelFacts, copy_tokenizer, write_facts, write_native
 from musictool.config import load_toml
 from musictool.errors import MusicToolError, UsageError
+from musictool.inference.adapters import check_base
 from musictool.inference.precision import find_device
 from musictool.models.registry import config_to_dict
 from musictool.training.acceleration import accelerated, check_abilities
@@ -30,7 +32,7 @@ from musictool.training.loop import Keeping, Record, Trainer
 from musictool.training.recipe import Recipe, build_recipe, changed_values, recipe_to_toml
 from musictool.training.runs import MetricsFile, RunFolder
 from musictool.training.saving import clear_leftovers, saved_config
-from musictool.training.task import AccompaniedTask, Task, find_task
+from musictool.training.task import AccompaniedTask, FiledTask, StoreTask, Task, find_task
 
 if TYPE_CHECKING:
     from musictool.checkpoints.store import Store
@@ -99,6 +101,7 @@ def train(order: Order, store: Store, report: Callable[[Record], None], watch: W
     task.check()
     device = find_device(order.device)
     check_abilities(recipe, device)
+    _check_adapters(recipe, plan)
     interrupts = Interrupts()
     has_companions = isinstance(task, AccompaniedTask)
     setting = accelerated(recipe, device, folder.path, has_companions=has_companions)
@@ -110,9 +113,13 @@ def train(order: Order, store: Store, report: Callable[[Record], None], watch: W
         steps = folder.checkpoint_steps()
         if steps:
             plan = replace(plan, config=saved_config(folder, steps[-1]))
+            if recipe.adapter is not None:
+                check_base(read_adapter(folder.checkpoint(steps[-1])), plan.origin, plan.origin_sha256)
         model = _build_model(recipe, plan, store)
         with MetricsFile(folder.metrics) if is_main else nullcontext() as metrics:
-            keeping = Keeping(folder, partial(_write_model, order, plan), partial(_record, metrics, report))
+            files = task.files() if isinstance(task, FiledTask) else {}
+            write_model = partial(_write_model, order, plan, store, files)
+            keeping = Keeping(folder, write_model, partial(_record, metrics, report))
             trainer = Trainer(accelerator, recipe, task, model, keeping, interrupts)
             if steps:
                 trainer.resume(steps[-1])
@@ -121,6 +128,21 @@ def train(order: Order, store: Store, report: Callable[[Record], None], watch: W
     state = trainer.state
     signal = interrupts.number if trainer.ending == "interrupted" else 0
     return Outcome(state.step, trainer.ending, signal, state.gains.best, state.gains.best_step, is_main)
+
+
+def _check_adapters(recipe: Recipe, plan: ModelPlan) -> None:
+    """See whether an adapter to begin with is for the model, and one can be trained.
+
+    Raises:
+        UsageError, InputError, MissingError: it is not, or can't.
+    """
+    beginning = Path(plan.adapter) if plan.adapter else None
+    if beginning is not None:
+        check_base(read_adapter(beginning), plan.origin, plan.origin_sha256)
+    if recipe.adapter is not None:
+        from musictool.training.adapters import check_adapter
+
+        check_adapter(recipe.adapter, plan.config, beginning)
 
 
 def _build_model(recipe: Recipe, plan: ModelPlan, store: Store) -> nn.Module:
@@ -163,8 +185,11 @@ def plan_task(recipe: Recipe, store: Store, where: str = "") -> tuple[ModelPlan,
         MissingError, InputError: there is no model to begin with.
     """
     task_class = find_task(recipe.task, where)
-    plan = plan_model(recipe, task_class.family, store, where)
-    return plan, task_class(plan.config, recipe.data, recipe.loss, recipe.run.seed)
+    plan = plan_model(recipe, task_class.families, store, where)
+    task = task_class(plan.config, recipe.data, recipe.loss, recipe.run.seed)
+    if isinstance(task, StoreTask):
+        task.use_store(store, plan.origin)
+    return plan, task
 
 
 def _open_folder(order: Order) -> None:
@@ -191,19 +216,48 @@ def _open_folder(order: Order) -> None:
 
 
 def _write_model(
-    order: Order, plan: ModelPlan, model: nn.Module, step: int, figures: dict[str, float], folder: Path
+    order: Order,
+    plan: ModelPlan,
+    store: Store,
+    files: Mapping[str, bytes],
+    model: nn.Module,
+    step: int,
+    figures: dict[str, float],
+    folder: Path,
 ) -> None:
-    """Write a model in our own format, with a card that says how it came about."""
+    """Write a model in our own format, or its adapter in peft's, with a card that says how it came about.
+
+    Args:
+        order, plan: what is trained.
+        store: where the model that training began with is.
+        files: of the task's, to lie beside a model.
+        model, step, figures: what there is now.
+        folder: takes it, and is empty.
+    """
     recipe = order.recipe
     values = config_to_dict(model.config)  # an evaluation may have changed it
     family = values.pop("family")
     source = {"format": "mtk train", "name": order.folder.path.resolve().name, "step": str(step)}
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    card = [f"# {source['name']}", "", f"- family: {family}, preset {plan.preset}", f"- parameters: {parameters:,}"]
+    card = [f"# {source['name']}", "", f"- family: {family}, preset {plan.preset}"]
+    if recipe.adapter is not None:
+        parameters = sum(tensor.numel() for tensor in model.state_dict().values())
+        card.append(f"- an adapter ({recipe.adapter.kind}, rank {recipe.adapter.rank}) of {parameters:,} parameters")
+    else:
+        card.append(f"- parameters: {sum(parameter.numel() for parameter in model.parameters()):,}")
     card.append(f"- trained by mtk train {__version__}: task {recipe.task}, {step} steps, seed {recipe.run.seed}")
     if plan.origin:
-        source["from"] = plan.origin
+        source |= {"from": plan.origin, **plan.inherited}
         card.append(f"- from the weights of: {plan.origin}")
     card += [f"- {name}: {figure:.4f}" for name, figure in figures.items()]
     facts = ModelFacts(family, plan.preset, values, source=source)
-    write_native(folder, model.state_dict(), facts, "\n".join(card) + "\n")
+    text = "\n".join(card) + "\n"
+    if recipe.adapter is not None:
+        from musictool.training.adapters import write_adapter
+
+        write_facts(folder, facts, write_adapter(folder, model, plan.origin, plan.origin_sha256), text)
+        return
+    write_native(folder, model.state_dict(), facts, text)
+    if plan.origin:
+        copy_tokenizer(store.find(plan.origin).path, folder)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)

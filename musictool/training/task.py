@@ -16,6 +16,8 @@ from musictool.errors import UsageError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from musictool.checkpoints.store import Store
+
     Batch = Mapping[str, Tensor]
 
 
@@ -28,12 +30,12 @@ class Task(Protocol):
     Attributes:
         data_class: the frozen dataclass of a recipe's `[data]`.
         loss_class: that of `[loss]`.
-        family: of models that can be trained so.
+        families: of models that can be trained so.
     """
 
     data_class: ClassVar[type[Any]]
     loss_class: ClassVar[type[Any]]
-    family: ClassVar[str]
+    families: ClassVar[tuple[str, ...]]
 
     def __init__(self, model_config: Any, data: Any, loss: Any, seed: int) -> None: ...
 
@@ -82,6 +84,29 @@ class Task(Protocol):
 
 
 @runtime_checkable
+class StoreTask(Protocol):
+    """A task that needs models beside the one it trains: a codec, say, to make codes of sound."""
+
+    def use_store(self, store: Store, origin: str) -> None:
+        """Take where models are, before anything else.
+
+        Args:
+            store: where they are.
+            origin: the model whose weights training begins with; empty for fresh ones.
+        """
+        ...
+
+
+@runtime_checkable
+class FiledTask(Protocol):
+    """A task whose models are read with files beside them: a tokenizer, say."""
+
+    def files(self) -> dict[str, bytes]:
+        """What has to lie beside a model, by name."""
+        ...
+
+
+@runtime_checkable
 class AccompaniedTask(Protocol):
     """A task that trains more than its model: discriminators, say, or what follows a model and is not in it.
 
@@ -115,7 +140,10 @@ TASKS: dict[str, TaskEntry] = {
     "note-tagging": TaskEntry("musictool.training.tasks.note_tagging", "NoteTagging"),
     "style-transfer": TaskEntry("musictool.training.tasks.tatumflow", "StyleTransfer"),
     "mt3": TaskEntry("musictool.training.tasks.mt3", "MT3Transcription"),
+    "symbolic-generation": TaskEntry("musictool.training.tasks.symbolic_generation", "SymbolicGeneration"),
     "codec": TaskEntry("musictool.training.tasks.codec", "CodecTask"),
+    "style-encoding": TaskEntry("musictool.training.tasks.style_encoding", "StyleEncoding"),
+    "code-generation": TaskEntry("musictool.training.tasks.code_generation", "CodeGeneration"),
 }
 
 

@@ -19,21 +19,21 @@ def recipe_of(**model: object) -> Recipe:
 
 
 def test_a_preset_and_values_that_differ_from_it(tmp_path):
-    plan = plan_model(recipe_of(preset="mt3", width=32, front_end={"bins": 100}), "mt3", Store(tmp_path))
+    plan = plan_model(recipe_of(preset="mt3", width=32, front_end={"bins": 100}), ("mt3",), Store(tmp_path))
     assert (plan.preset, plan.config.width, plan.config.hidden, plan.config.front_end.bins) == ("mt3", 32, 1024, 100)
-    assert plan_model(recipe_of(), "mt3", Store(tmp_path)).config.width == 512  # the family's own numbers
+    assert plan_model(recipe_of(), ("mt3",), Store(tmp_path)).config.width == 512  # the family's own numbers
 
 
 def test_a_model_that_is_there_brings_its_numbers_and_its_weights(tmp_path):
     install_small_mt3(tmp_path)
     store = Store(tmp_path)
-    plan = plan_model(recipe_of(**{"from": "mt3", "dropout": 0.5}), "mt3", store)
+    plan = plan_model(recipe_of(**{"from": "mt3", "dropout": 0.5}), ("mt3",), store)
     assert (plan.config.width, plan.config.dropout) == (SMALL_MT3.width, 0.5)
     model = plan.build(store)
     assert model.training
     again = plan.build(store)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
-    wider = plan_model(recipe_of(**{"from": "mt3", "width": 32}), "mt3", store)
+    wider = plan_model(recipe_of(**{"from": "mt3", "width": 32}), ("mt3",), store)
     with pytest.raises(UsageError, match="the recipe's model has other shapes"):
         wider.build(store)
 
@@ -50,7 +50,7 @@ def test_a_model_that_is_there_brings_its_numbers_and_its_weights(tmp_path):
 )
 def test_what_makes_no_sense_is_refused(tmp_path, model, error, message):
     with pytest.raises(error, match=message):
-        plan_model(recipe_of(**model), "mt3", Store(tmp_path))
+        plan_model(recipe_of(**model), ("mt3",), Store(tmp_path))
 
 
 def test_gradient_checkpoints_change_no_gradient(tmp_path):
@@ -58,7 +58,7 @@ def test_gradient_checkpoints_change_no_gradient(tmp_path):
     install_small_mt3(tmp_path)
     for is_checkpointed in (False, True):
         recipe = replace(recipe_of(**{"from": "mt3"}), run=Run(checkpoint_gradients=is_checkpointed))
-        model = build_for(recipe, plan_model(recipe, "mt3", Store(tmp_path)), Store(tmp_path))
+        model = build_for(recipe, plan_model(recipe, ("mt3",), Store(tmp_path)), Store(tmp_path))
         torch.manual_seed(0)
         model(torch.rand(1, 8, SMALL_MT3.front_end.bins), torch.tensor([[0, 5, 7]])).square().mean().backward()
         gradients.append([parameter.grad for parameter in model.parameters()])

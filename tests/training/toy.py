@@ -68,7 +68,7 @@ class ToyLoss:
 class ToyTask:
     data_class = ToyData
     loss_class = ToyLoss
-    family = "toy"
+    families = ("toy",)
 
     def __init__(self, model_config: ToyConfig, data: ToyData, loss: ToyLoss, seed: int) -> None:
         self._data = data

@@ -225,7 +225,7 @@ class CodecTask:
 
     data_class: ClassVar[type] = CodecData
     loss_class: ClassVar[type] = CodecLoss
-    family: ClassVar[str] = "codec"
+    families: ClassVar[tuple[str, ...]] = ("codec",)
 
     def __init__(self, model_config: CodecConfig, data: CodecData, loss: CodecLoss, seed: int) -> None:
         self._config = model_config

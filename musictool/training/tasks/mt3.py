@@ -123,7 +123,7 @@ class MT3Transcription:
 
     data_class: ClassVar[type[MT3Data]] = MT3Data
     loss_class: ClassVar[type[MT3Loss]] = MT3Loss
-    family: ClassVar[str] = MT3Config.family
+    families: ClassVar[tuple[str, ...]] = (MT3Config.family,)
 
     def __init__(self, model_config: MT3Config, data: MT3Data, loss: MT3Loss, seed: int) -> None:
         self._config = model_config

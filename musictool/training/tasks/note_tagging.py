@@ -106,7 +106,7 @@ class NoteTagging:
 
     data_class: ClassVar[type] = NoteTaggingData
     loss_class: ClassVar[type] = NoteTaggingLoss
-    family: ClassVar[str] = "note-tagger"
+    families: ClassVar[tuple[str, ...]] = ("note-tagger",)
 
     def __init__(self, model_config: NoteTaggerConfig, data: NoteTaggingData, loss: NoteTaggingLoss, seed: int) -> None:
         self._config = model_config

@@ -179,7 +179,7 @@ class StyleTransfer:
 
     data_class: ClassVar[type] = StyleTransferData
     loss_class: ClassVar[type] = StyleTransferLoss
-    family: ClassVar[str] = "tatumflow"
+    families: ClassVar[tuple[str, ...]] = ("tatumflow",)
 
     def __init__(
         self, model_config: TatumFlowConfig, data: StyleTransferData, loss: StyleTransferLoss, seed: int
