@@ -28,7 +28,7 @@ complete -c mtk -n '__mtk_is_at ""' -f -a describe -d 'Say what is going on in a
 complete -c mtk -n '__mtk_is_at ""' -f -a train -d 'Train a model as a recipe says, or go on with it'
 complete -c mtk -n '__mtk_is_at ""' -f -a finetune -d 'Go on with a model'\''s weights, on data of your own'
 complete -c mtk -n '__mtk_is_at ""' -f -a monitor -d 'Show how training runs stand'
-complete -c mtk -n '__mtk_is_at ""' -f -a models -d 'Keep models: list, show, import, verify, export, merge, pull'
+complete -c mtk -n '__mtk_is_at ""' -f -a models -d 'Models: list, show, import, verify, export, merge, pull'
 complete -c mtk -n '__mtk_is_at ""' -f -a data -d 'Make what models learn from: stages that pipe, or run whole'
 complete -c mtk -n '__mtk_is_at ""' -f -a eval -d 'Judge results against references'
 complete -c mtk -n '__mtk_is_at ""' -l help -s h -d 'Show this message and exit'

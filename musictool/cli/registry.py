@@ -116,7 +116,7 @@ COMMANDS: dict[str, CommandEntry] = {
 
 GROUPS: dict[str, GroupEntry] = {
     "models": GroupEntry(
-        "Keep models: list, show, import, verify, export, merge, pull.", ("mtk models list", "mtk models show mt3")
+        "Models: list, show, import, verify, export, merge, pull.", ("mtk models list", "mtk models show mt3")
     ),
     "data": GroupEntry(
         "Make what models learn from: stages that pipe, or run whole.",

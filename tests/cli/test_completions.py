@@ -60,7 +60,7 @@ def test_verbs_have_their_options_choices_and_kinds_of_value():
     assert "--version" in options_of(top)
     assert options_of(use)["--device"].choices == ("auto", "cpu", "cuda")
     assert not options_of(use)["--device"].is_path
-    assert options_of(use)["--precision"].choices == ("fp32", "bf16")
+    assert options_of(use)["--precision"].choices == ("fp32", "bf16", "int8")
     assert options_of(use)["--model"].is_path
 
 

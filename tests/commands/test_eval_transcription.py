@@ -305,13 +305,13 @@ def test_sound_is_transcribed_and_lists_beside_it_are_references(mtk, references
         (references / f"{name}.flac").write_bytes(b"fLaC")
     heard = []
 
-    def listener(model, device, precision, environment):
-        heard.append((model, device, precision.value))
+    def listener(model, adapter, device, precision, environment):
+        heard.append((model, adapter, device, precision.value))
         return lambda path: heard.append(path.name) or Score(notes_of(40))
 
     monkeypatch.setattr(eval_transcription, "_listener", listener)
     result = mtk("eval", "transcription", references, "-r", references, "--json", "--device", "cpu")
-    assert heard == [("note-tagger", "cpu", "fp32"), "a.flac", "b.flac"]
+    assert heard == [("note-tagger", None, "cpu", "fp32"), "a.flac", "b.flac"]
     assert {name: item["onset_recall"] for name, item in items_of(result)[0].items()} == {"a.flac": 1, "b.flac": 1}
     assert result.err.count("left out, since it is its own reference") == 3
     assert result.status == 0
