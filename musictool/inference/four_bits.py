@@ -91,7 +91,7 @@ def _in_4_bits(linear: nn.Linear, compute: torch.dtype) -> nn.Module:
     if has_bias:
         layer.bias = linear.bias
     # An evaluation would else put the weights into another order, in place, and training has no gradient for that.
-    layer.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
+    layer.support_avx512bf16_for_cpu = False  # type: ignore[assignment]  # a module's attributes are tensors to mypy
     layer.register_forward_pre_hook(_as_linear_layers_do)
     return layer.to("cpu")
 

@@ -106,7 +106,8 @@ class Drawing:
 
     def with_given(self, **given: float | None) -> Drawing:
         """The same with other numbers, where they are given."""
-        return replace(self, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+        numbers: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        return replace(self, **numbers)
 
     def sampling(self) -> Sampling:
         """What draws ids so."""

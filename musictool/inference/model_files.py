@@ -1,5 +1,7 @@
 """Models and their files: what the store holds, put together with what the registry knows.
 
+One file of over 500 lines, since reading, checking, exporting and loading share how a model and its files are matched.
+
 Import, check, export, fetch and load. Knows no particular model.
 """
 

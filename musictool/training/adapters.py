@@ -191,7 +191,7 @@ def write_adapter(folder: Path, model: nn.Module, base: str, base_sha256: str) -
         The sha256 of the tensors' file.
     """
     tensors = {PREFIX + name: tensor for name, tensor in adapter_tensors(model).items()}
-    values = model.peft_config[_NAME].to_dict()  # type: ignore[union-attr, index]
+    values = model.peft_config[_NAME].to_dict()  # type: ignore[union-attr, index]  # peft has put it there
     values |= {BASE_NAME_KEY: base, BASE_SHA256_KEY: base_sha256, "inference_mode": True}
     text = json.dumps(dict(_plain(values)), indent=2, sort_keys=True)
     (folder / ADAPTER_CONFIG_NAME).write_text(text + "\n", encoding="utf-8")

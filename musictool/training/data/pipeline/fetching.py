@@ -38,7 +38,7 @@ def check_fetcher() -> None:
         MissingError: it is not installed.
     """
     try:
-        import yt_dlp  # noqa: F401
+        import yt_dlp  # noqa: F401  (only whether it can be)
     except ImportError as error:
         raise MissingError(
             "fetching sound needs yt-dlp", hint="pip install 'musictool[fetch]'", code="missing-dependency"
