@@ -41,6 +41,7 @@ class KVCache:
 
     Attributes:
         lengths: int64 [R].
+        seen: S, steps that a layer shows after `begin`.
     """
 
     def __init__(
@@ -55,8 +56,8 @@ class KVCache:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
-        # [R, capacity, H, P]: what a row keeps of one step is one piece of memory.
-        shape = (rows, capacity, heads, head_width)
+        # [R, H, capacity, P]: what a head reads at a step is one piece of memory.
+        shape = (rows, heads, capacity, head_width)
         self._layers = [
             KeyValues(torch.zeros(shape, dtype=dtype, device=device), torch.zeros(shape, dtype=dtype, device=device))
             for _ in range(layers)
@@ -66,7 +67,7 @@ class KVCache:
         self._rows = slice(0, rows)
         self._position = torch.zeros(rows, 0, dtype=torch.int64, device=device)
         self._stretch: slice | None = None
-        self._seen = 0
+        self.seen = 0
         self.lengths = torch.zeros(rows, dtype=torch.int64, device=device)
 
     @property
@@ -77,7 +78,7 @@ class KVCache:
     @property
     def capacity(self) -> int:
         """Steps that each row has room for now."""
-        return self._layers[0].keys.shape[1]
+        return self._layers[0].keys.shape[2]
 
     def begin(self, steps: int, rows: slice | None = None) -> Tensor:
         """Make room for the next steps of all rows, or of some neighbouring ones.
@@ -103,21 +104,25 @@ class KVCache:
             self._reserve(needed)
         elif needed > self.capacity:
             raise ValueError(f"the cache is full: {needed} steps, and room for {self.capacity}")
-        self._seen = self.capacity if self._is_static else needed
+        self.seen = self.capacity if self._is_static else needed
         return self._position
 
-    def visible(self) -> Tensor:
-        """What the steps begun may see of the steps shown, bool [B, 1, T, S]: the past and themselves."""
-        shown = torch.arange(self._seen, device=self.lengths.device)
+    def visible(self) -> Tensor | None:
+        """What the steps begun may see of the steps shown, bool [B, 1, T, S]: the past and themselves; None for all."""
+        if self._stretch is not None and self._position.shape[1] == 1:
+            return None
+        shown = torch.arange(self.seen, device=self.lengths.device)
         return (shown <= self._position[:, :, None]).unsqueeze(1)
 
     def append(self, layer: int, keys: Tensor, values: Tensor) -> KeyValues:
         """Keep the steps begun, [B, H, T, P] each; all that the layer shows now, [B, H, S, P] each."""
         held = self._layers[layer]
-        place = (self._row[self._rows], self._position) if self._stretch is None else (self._rows, self._stretch)
-        held.keys[place] = keys.transpose(1, 2)
-        held.values[place] = values.transpose(1, 2)
-        return KeyValues(*(part[self._rows, : self._seen].transpose(1, 2) for part in held))
+        for part, steps in zip(held, (keys, values), strict=True):
+            if self._stretch is not None:
+                part[self._rows, :, self._stretch] = steps
+            else:
+                part[self._row[self._rows], :, self._position] = steps.transpose(1, 2)
+        return KeyValues(*(part[self._rows, :, : self.seen] for part in held))
 
     def commit(self, steps: int | Tensor) -> None:
         """Count the steps begun as held: T of each row, or int64 [B] where rows end in padding."""
@@ -128,7 +133,7 @@ class KVCache:
         held = int(self.lengths[source])
         for layer in self._layers:
             for part in layer:
-                part[target, :held] = part[source, :held]
+                part[target, :, :held] = part[source, :, :held]
         self.lengths[target] = held
 
     def clear(self, row: int) -> None:
@@ -139,7 +144,7 @@ class KVCache:
         missing = -(-(steps - self.capacity) // BLOCK_STEPS) * BLOCK_STEPS
         if missing > 0:
             for index, layer in enumerate(self._layers):  # one at a time: never more than one layer twice
-                self._layers[index] = KeyValues(*(functional.pad(part, (0, 0, 0, 0, 0, missing)) for part in layer))
+                self._layers[index] = KeyValues(*(functional.pad(part, (0, 0, 0, missing)) for part in layer))
 
 
 class Memory:

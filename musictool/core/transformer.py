@@ -183,9 +183,8 @@ class Transformer(nn.Module):
         """Padding, causality, the cache's and the bias in one mask, or in none where the kernels need none."""
         padding = None if visible is None else visible[:, None, None, :]
         if cache is not None:
-            past: Tensor | None = cache.visible()
-            assert past is not None
-            keys = torch.arange(past.shape[-1], device=device)
+            past = cache.visible()
+            keys = torch.arange(cache.seen, device=device)
         else:
             if padding is None and self.position_bias is None:
                 return Sight(None, is_causal)

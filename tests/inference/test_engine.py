@@ -36,8 +36,9 @@ class Countdown(torch.nn.Module):
         self.calls.append(len(ids))
         rows = self.table[ids] * (1 + 0.1 * positions[..., None])  # [B, T, V]
         keys, _ = cache.append(0, rows[:, None], rows[:, None])
-        seen = cache.visible().to(rows.dtype)  # [B, 1, T, S]
-        return (seen @ keys)[:, 0] + memory.layers[0].keys[:, 0, :1]
+        seen = cache.visible()  # [B, 1, T, S]
+        summed = keys.sum(2, keepdim=True) if seen is None else seen.to(rows.dtype) @ keys
+        return summed[:, 0] + memory.layers[0].keys[:, 0, :1]
 
     def plain(self, prompt: Sequence[int], bias: torch.Tensor, allowed=None) -> list[int]:
         """The greedy loop written out, without cache or batch."""
