@@ -20,14 +20,14 @@ from musictool.symbolic.midi import read_midi
 from musictool.symbolic.tokenization import STREAM_START
 
 if TYPE_CHECKING:
-    from musictool.inference.style_transfer import Style, StyleTransfer
+    from musictool.inference.style_transfer import StyleTransfer, Target
     from musictool.symbolic.notes import Score
     from musictool.symbolic.schemes import Scheme
 
 
 def find_target(
     carrier: StyleTransfer, style: str | None, shares: Mapping[str, float] | None, own: Scheme
-) -> tuple[Style, dict[str, Any]]:
+) -> tuple[Target, dict[str, Any]]:
     """The style that is asked for.
 
     Args:
@@ -37,7 +37,7 @@ def find_target(
         own: a scheme that is perhaps known only to the caller.
 
     Returns:
-        The style, and what to say of it in an item's `made`.
+        Where to carry, and what to say of it in an item's `made`.
 
     Raises:
         InputError: the file cannot be read, or has no note.

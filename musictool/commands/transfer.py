@@ -173,7 +173,7 @@ def transfer(
         **({} if instruments is None else {"instruments": instruments}),
     }
     with open_sink(plan, environment) as sink, audio_meter(environment, label="transfer") as meter:
-        carry = partial(carrier.run, style=target, donors=donors, programs=programs, advance=meter.advance)
+        carry = partial(carrier.run, target=target, donors=donors, programs=programs, advance=meter.advance)
         carrying = _Carrying(carry, meter, strength > 0, instruments)
         run = _Run(environment, carrying, stage, scheme or "tatum", sink, with_names=names)
         run.transfer(sources, is_alone=len(found) == 1)

@@ -2,7 +2,7 @@
 
 Each window is written on its own, from its first frame to its last. What it says is bounded by what a piano can do: a
 key is released only while it is down and pressed only while it is up, and time goes on. Windows draw from generators of
-their own, so that what one says does not depend on its neighbours in the batch. Knows nothing of style or source.
+their own, so that what one says does not depend on its neighbours in the batch. Knows nothing of the source.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 from musictool.inference.piano_parts import HIGHEST_PITCH, LOWEST_PITCH
 from musictool.inference.sampling import Sampling
 from musictool.models.tatumflow import TatumFlow
-from musictool.models.tatumflow_parts import Steps, TatumFlowConfig
+from musictool.models.tatumflow_parts import Steps, Style, TatumFlowConfig
 from musictool.symbolic.piano_ids import Piano, score_of_ids
 from musictool.symbolic.schemes.tatum import TIME_STEPS_MAX, VELOCITY_BIN, VOCABULARY
 from musictool.symbolic.vocabulary import Ids
@@ -31,7 +31,12 @@ _ON, _OFF, _VELOCITY, _PEDAL = (VOCABULARY.id(kind, 0) for kind in ("NoteOn", "N
 
 @torch.inference_mode()
 def write_windows(
-    model: TatumFlow, latents: Tensor, visible: Tensor, sampling: Sampling, generators: Sequence[torch.Generator]
+    model: TatumFlow,
+    latents: Tensor,
+    visible: Tensor,
+    style: Style,
+    sampling: Sampling,
+    generators: Sequence[torch.Generator],
 ) -> list[Piano]:
     """What windows say.
 
@@ -39,6 +44,7 @@ def write_windows(
         model: in evaluation mode.
         latents: float [B, F, L].
         visible: bool [B, F], the frames that each window has, from its first on.
+        style: of one row, told for every window.
         sampling: how ids are chosen.
         generators: one a window.
 
@@ -48,8 +54,10 @@ def write_windows(
     config = model.config
     ends = visible.sum(1) * config.frame_ticks
     hands = _Hands(config, ends)
-    read = model.decoder.read(latents, visible)
-    cache = model.decoder.layers.new_cache(len(latents))
+    rows = len(latents)
+    told = Style(style.values.expand(rows, -1, -1), style.is_known.expand(rows, -1))
+    read = model.decoder.read(latents, visible, told)
+    cache = model.decoder.layers.new_cache(rows)
     ids = torch.full_like(ends, config.start_id)
     said: list[Tensor] = []
     while not hands.is_done.all():
@@ -61,8 +69,8 @@ def write_windows(
         ids = ids.masked_fill(hands.is_done, config.pad_id)
         said.append(ids)
         hands.take(ids)
-    rows = torch.stack(said, 1).cpu().numpy().astype("int32")
-    return [_piano(row, int(end)) for row, end in zip(rows, ends, strict=True)]
+    written = torch.stack(said, 1).cpu().numpy().astype("int32")
+    return [_piano(row, int(end)) for row, end in zip(written, ends, strict=True)]
 
 
 def _piano(ids: Ids, end: int) -> Piano:

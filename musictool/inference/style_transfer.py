@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from itertools import islice, pairwise
+from itertools import chain, islice
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from musictool.checkpoints.store import Store
-from musictool.core.noise_schedule import Sampler, guided_by_each
+from musictool.core.noise_schedule import Sampler
 from musictool.errors import InputError, UsageError
 from musictool.inference.model_files import load_model
 from musictool.inference.piano_parts import PIANOS, PianoPart, Window, joined, looped, moved, thinned, windows_of
@@ -27,14 +27,15 @@ from musictool.inference.piano_writing import write_windows
 from musictool.inference.precision import find_device, make_ready
 from musictool.inference.sampling import Sampling
 from musictool.inference.transfer_options import CHORDS, Transfer, check_keepable, nearest_hint
-from musictool.models.tatumflow import TatumFlow
-from musictool.models.tatumflow_parts import LEVELS, Steps, Wish
-from musictool.symbolic.chords import block_chords, chords_of
+from musictool.models.tatumflow import TatumFlow, Way
+from musictool.models.tatumflow_parts import LEVELS, Steps, Style, Wish
+from musictool.symbolic.chords import Chord, chords_of, qualities_of
+from musictool.symbolic.lead_sheet import lead_sheet
 from musictool.symbolic.notes import Score
-from musictool.symbolic.piano_ids import FRAME_SECONDS, FRAME_TICKS, TICKS_PER_SECOND, Piano, ticks_of_ids
+from musictool.symbolic.piano_ids import FRAME_TICKS, TICKS_PER_SECOND, Piano, ticks_of_ids
 from musictool.symbolic.theory import FACTORS, WIDTHS, theory_frames
 
-__all__ = ["DEFAULT_MODEL", "PIANOS", "Style", "StyleTransfer", "Transfer", "load_transfer_model"]
+__all__ = ["DEFAULT_MODEL", "PIANOS", "StyleTransfer", "Target", "Transfer", "load_transfer_model"]
 
 DEFAULT_MODEL = "tatumflow"
 OVERLAP_SHARE, MARGIN_SHARE = 3 / 16, 1 / 8  # of the longest window's frames
@@ -42,11 +43,16 @@ WINDOWS_AT_ONCE = 16
 _NOISE, _IDS = range(2)  # what is drawn for
 
 
-class Style(NamedTuple):
-    """A style as the model has it: float [1, 3, W], and the levels that are known, bool [1, 3]."""
+class Target(NamedTuple):
+    """Where to carry a piece.
 
-    values: Tensor
-    is_known: Tensor
+    Attributes:
+        style: of one row.
+        qualities: of the chords that it plays; any where there are none.
+    """
+
+    style: Style
+    qualities: frozenset[str] = frozenset()
 
 
 class _Aim(NamedTuple):
@@ -110,7 +116,9 @@ class StyleTransfer:
         self._config = model.config
         self._options = options
         self._device = model.style_priors.device
-        self._sampler = Sampler("ddim", options.steps, options.eta)
+        self._way = Way(
+            options.strength, Sampler("ddim", options.steps, options.eta), options.theory_guidance, options.guidance
+        )
         self._sampling = Sampling(options.temperature, top_p=options.top_p, seed=options.seed)
         self._overlap = int(self._config.frames_max * OVERLAP_SHARE)
         self._margin = int(self._config.frames_max * MARGIN_SHARE)
@@ -123,8 +131,8 @@ class StyleTransfer:
         return self._config.styles
 
     @torch.inference_mode()
-    def style_named(self, shares: Mapping[str, float]) -> Style:
-        """The style of genres, mixed by shares, which are brought to a sum of 1.
+    def style_named(self, shares: Mapping[str, float]) -> Target:
+        """The style of genres, mixed by shares, which are brought to a sum of 1, and the chords of all of them.
 
         Raises:
             UsageError: the model was not taught one of them, or the shares sum to nothing.
@@ -137,25 +145,29 @@ class StyleTransfer:
         weights = torch.tensor([shares.get(name, 0.0) for name in names], device=self._device)
         if not (weights.isfinite() & (weights >= 0)).all() or not weights.sum() > 0:
             raise UsageError("the shares of a mix are 0 or more, and not all of them 0", hint="as in jazz=0.7,pop=0.3")
-        return Style(*self._model.style_named(weights / weights.sum()))
+        played = [self._config.chords.get(name, ()) for name in names if shares.get(name)]
+        qualities = frozenset(chain.from_iterable(played) if all(played) else ())
+        return Target(self._model.style_named(weights / weights.sum()), qualities)
 
-    def no_style(self) -> Style:
+    def no_style(self) -> Target:
         """The style of nobody in particular, which leads nowhere."""
         known = torch.zeros(1, len(LEVELS), dtype=torch.bool, device=self._device)
-        return Style(torch.zeros(*known.shape, self._config.style_width, device=self._device), known)
+        return Target(Style(torch.zeros(*known.shape, self._config.style_width, device=self._device), known))
 
     @torch.inference_mode()
-    def style_of(self, scores: Iterable[Score]) -> Style:
-        """The style of a piece, or of several together, at every level: the mean over their windows.
+    def style_of(self, scores: Iterable[Score]) -> Target:
+        """The style of a piece, or of several together, at every level: the mean over their windows; and their chords.
 
         Raises:
             InputError: there is no note in them.
         """
         total, frames = torch.zeros((), device=self._device), 0
+        chords: list[Chord] = []
         for score in scores:
             part = PianoPart.of(score, range(128))
             if part is None:
                 continue
+            chords += chords_of(part.piano.notes())
             for window in windows_of(part.piano, self._config.frames_max, self._config.tokens_max):
                 latents, theory = self._read(part.piano, window)
                 visible = torch.ones(latents.shape[:2], dtype=torch.bool, device=self._device)
@@ -163,14 +175,15 @@ class StyleTransfer:
                 frames += window.frames
         if not frames:
             raise InputError("there is no note to learn a style from", code="no-notes")
-        return Style(total / frames, torch.ones(1, len(LEVELS), dtype=torch.bool, device=self._device))
+        style = Style(total / frames, torch.ones(1, len(LEVELS), dtype=torch.bool, device=self._device))
+        return Target(style, qualities_of(chords))
 
     # -------------------------------------------------------------------------------------------------------- transfer
 
     def run(
         self,
         score: Score,
-        style: Style,
+        target: Target,
         *,
         donors: Mapping[str, Score] | None = None,
         programs: Collection[int] = PIANOS,
@@ -180,7 +193,7 @@ class StyleTransfer:
 
         Args:
             score: the piece; what is not of `programs`, and all drums, stays as it is.
-            style: where to.
+            target: where to.
             donors: factors of theory, and pieces that they are borrowed of in place of the source's own, kept or not:
                 what all instruments but drums play from the first note on, over and over if it is shorter.
             programs: whose notes are carried over, together, as one piano's part.
@@ -196,24 +209,24 @@ class StyleTransfer:
         part = PianoPart.of(score, programs) if self._options.strength else None
         if part is None:
             return score
-        aim = self._aim(part.piano, style, donors or {})
+        aim = self._aim(part.piano, target, donors or {})
         made = joined(self._played(part.piano, aim, advance))
         return part.replaced(score, made.between(0, part.piano.end))
 
-    def _aim(self, piano: Piano, style: Style, donors: Mapping[str, Score]) -> _Aim:
+    def _aim(self, piano: Piano, target: Target, donors: Mapping[str, Score]) -> _Aim:
         """Where a part is to go, with all that is given in place of its own theory laid along it."""
         check_keepable(donors)
         total, first = -(-piano.end // FRAME_TICKS), int(piano.onset[0]) // FRAME_TICKS
         given = {}
         if CHORDS in self._options.keep and "harmony" not in self._options.keep:
-            given["harmony"] = _lead_sheet(piano)
+            given["harmony"] = lead_sheet(piano, target.qualities)
         for name, score in donors.items():
             part = PianoPart.of(score, range(128))
             if part is None:
                 raise InputError(f"there is no note to borrow {name} from", code="no-notes")
             donor = moved(looped(part.piano, total - first), first * FRAME_TICKS)
-            given["harmony" if name == CHORDS else name] = _lead_sheet(donor) if name == CHORDS else donor
-        return _Aim(style, frozenset(self._options.keep & set(FACTORS)) | given.keys(), given)
+            given["harmony" if name == CHORDS else name] = lead_sheet(donor) if name == CHORDS else donor
+        return _Aim(target.style, frozenset(self._options.keep & set(FACTORS)) | given.keys(), given)
 
     def _played(self, piano: Piano, aim: _Aim, advance: Callable[[float], None]) -> Iterator[tuple[Window, Piano]]:
         """What each window plays when it gets there."""
@@ -221,12 +234,12 @@ class StyleTransfer:
         denoised = self._denoised(piano, aim, draws)
         done = 0
         while batch := list(islice(denoised, WINDOWS_AT_ONCE)):
-            for window, played in zip([window for window, _ in batch], self._written(batch, draws), strict=True):
+            for window, played in zip([window for window, _ in batch], self._written(batch, aim, draws), strict=True):
                 yield window, played
                 advance((window.stop_tick - done) / TICKS_PER_SECOND)
                 done = window.stop_tick
 
-    def _written(self, batch: list[tuple[Window, Tensor]], draws: _Draws) -> list[Piano]:
+    def _written(self, batch: list[tuple[Window, Tensor]], aim: _Aim, draws: _Draws) -> list[Piano]:
         """What windows and their latents, float [F, L], say."""
         frames = max(window.frames for window, _ in batch)
         latents = torch.zeros(len(batch), frames, self._config.latent_width, device=self._device)
@@ -234,7 +247,7 @@ class StyleTransfer:
         for row, (window, made) in enumerate(batch):
             latents[row, : window.frames], visible[row, : window.frames] = made, True
         generators = [draws.generator(window, _IDS) for window, _ in batch]
-        return write_windows(self._model, latents, visible, self._sampling, generators)
+        return write_windows(self._model, latents, visible, aim.style, self._sampling, generators)
 
     @torch.inference_mode()
     def _denoised(self, piano: Piano, aim: _Aim, draws: _Draws) -> Iterator[tuple[Window, Tensor]]:
@@ -272,57 +285,14 @@ class StyleTransfer:
 
     def _denoise(self, source: Tensor, theory: Tensor, held: Tensor, aim: _Aim, generator: torch.Generator) -> Tensor:
         """A window's latents, float [1, F, L], when it gets there; those that are held stay as they are."""
-        schedule, options = self._model.schedule, self._options
-        count = held.shape[1]
-        noise = torch.randn(held.shape, generator=generator).to(self._device)
-        wish, scales = self._wish(aim, theory)
-        rows = len(wish.style)
-        visible = torch.ones(rows, source.shape[1], dtype=torch.bool, device=self._device)
-
-        def denoise(noisy: Tensor, level: Tensor) -> Tensor:
-            if count:
-                noisy = torch.cat([schedule.add_noise(held, noise, level), noisy[:, count:]], 1)
-            said = self._model.denoiser(noisy.expand(rows, -1, -1), level.expand(rows), wish, visible)
-            base, *conditional = said.split(1)
-            return guided_by_each(base, conditional, scales)
-
-        strength = schedule.strength_keeping(1 - options.strength)
-        made = schedule.sample(denoise, source, generator, strength=strength, sampler=self._sampler)
-        return torch.cat([held, made[:, count:]], 1)
-
-    def _wish(self, aim: _Aim, theory: Tensor) -> tuple[Wish, list[float]]:
-        """A row that knows nothing, one that knows the theory, one that knows the style too, and their guidance.
-
-        Where no theory is given, or no style, there is no such row.
-        """
         knows_factor = torch.tensor([[name in aim.knows for name in FACTORS]], device=self._device)
-        is_known = aim.style.is_known
-        rows, scales = [(torch.zeros_like(is_known), torch.zeros_like(knows_factor))], []
-        if aim.knows:
-            rows.append((torch.zeros_like(is_known), knows_factor))
-            scales.append(self._options.theory_guidance)
-        if is_known.any():
-            rows.append((is_known, knows_factor))
-            scales.append(self._options.guidance)
-        knows_style, knows_theory = (torch.cat(column) for column in zip(*rows, strict=True))
-        count = len(rows)
-        style = aim.style.values.expand(count, -1, -1)
-        return Wish(style, knows_style, theory.expand(count, -1, -1), knows_theory), scales
+        wish = Wish(*aim.style, theory, knows_factor)
+        visible = torch.ones(source.shape[:2], dtype=torch.bool, device=self._device)
+        return self._model.carry(source, visible, wish, self._way, generator, held)
 
     def _row(self, values: np.ndarray) -> Tensor:
         """int64 [1, T]."""
         return torch.from_numpy(values.astype(np.int64))[None].to(self._device)
-
-
-def _lead_sheet(piano: Piano) -> Piano:
-    """The chords of a part, as a part: struck anew in each frame, since windows have what begins in them."""
-    chords = []
-    for chord in chords_of(piano.notes()):
-        first, last = np.ceil(chord.start_seconds / FRAME_SECONDS), np.ceil(chord.end_seconds / FRAME_SECONDS)
-        inner = np.arange(first, last) * FRAME_SECONDS
-        edges = [chord.start_seconds, *inner[inner > chord.start_seconds].tolist(), chord.end_seconds]
-        chords += [chord._replace(start_seconds=start, end_seconds=end) for start, end in pairwise(edges)]
-    return Piano.of(block_chords(chords))
 
 
 class _Draws:

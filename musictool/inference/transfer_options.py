@@ -13,7 +13,8 @@ _MIX_HINT = "write styles and their shares, as in jazz=0.7,classical=0.3"
 _DONOR_HINT = "write a factor and the file to take it of, as in --borrow rhythm=other.mid"
 CHORDS = "chords"
 KEEPABLE = (CHORDS, *FACTORS)
-"""What can be kept or borrowed. The chords are a coarser harmony: that of a lead sheet, without passing notes."""
+"""What can be kept or borrowed. The chords are a coarser harmony: that of a lead sheet, without passing notes. Those
+that are kept are played as the style has them: one that knows no sevenths leaves them out."""
 
 _RANGES = {
     "strength": (0, 1),

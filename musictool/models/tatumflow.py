@@ -2,9 +2,10 @@
 
 An encoder reads `tatum` ids and leaves one latent for each frame of time. A denoiser moves such latents towards a
 style, told by a Gaussian for each of three levels (genre, artist, piece), and towards music theory that is measured for
-each frame, any factor of which may be left open. A decoder writes ids again, one after the other; it always sees the
-latents of the moment it has come to, so that music and latents cannot drift apart. Attention over frames runs at 1x, 2x
-and 4x time (`core.multiscale`). Latent diffusion after Rombach et al. (2022), guidance after Ho and Salimans (2022).
+each frame, any factor of which may be left open. A decoder writes ids again, one after the other, and is told the
+style, too; it always sees the latents of the moment it has come to, so that music and latents cannot drift apart.
+Attention over frames runs at 1x, 2x and 4x time (`core.multiscale`). Latent diffusion after Rombach et al. (2022),
+guidance after Ho and Salimans (2022).
 
 Where the published description leaves it open or did not hold: latents stand on a grid of time and not of tokens, so
 that theory, style and source compare frame by frame; they are normalised instead of drawn, and the decoder learns to
@@ -18,12 +19,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from musictool.core.noise_schedule import NoiseSchedule
+from musictool.core.noise_schedule import NoiseSchedule, Sampler, guided_by_each
 from musictool.models.tatumflow_parts import (
     LEVELS,
     Critics,
     Denoiser,
     Steps,
+    Style,
     StyleEncoder,
     StyleGaussian,
     TatumFlowConfig,
@@ -34,7 +36,7 @@ from musictool.models.tatumflow_parts import (
 )
 from musictool.symbolic.theory import FACTORS, WIDTHS
 
-__all__ = ["NO_FACTOR", "Draws", "Lesson", "Outcome", "TatumFlow", "TatumFlowConfig", "swapped"]
+__all__ = ["NO_FACTOR", "Draws", "Lesson", "Outcome", "TatumFlow", "TatumFlowConfig", "Way", "swapped"]
 
 NO_FACTOR = len(FACTORS)
 
@@ -114,6 +116,22 @@ class Outcome(NamedTuple):
     suspicion: Tensor
 
 
+class Way(NamedTuple):
+    """How latents are carried to where a wish leads.
+
+    Attributes:
+        strength: the share of their amplitude that gives way to noise.
+        sampler: of the diffusion.
+        theory_guidance, style_guidance: how far what is told of theory leads away from nothing, and of style from
+            theory alone; 1 is as it was learned.
+    """
+
+    strength: float
+    sampler: Sampler
+    theory_guidance: float
+    style_guidance: float
+
+
 def swapped(theory: Tensor, donor: Tensor, factor: Tensor) -> Tensor:
     """Theory.
 
@@ -150,18 +168,15 @@ class TatumFlow(nn.Module):
         self.critics = Critics(config)
         self.schedule = NoiseSchedule(config.schedule, config.diffusion_steps, prediction=config.prediction)
 
-    def style_named(self, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """The style of named genres mixed, to be put into a wish.
+    def style_named(self, weights: Tensor) -> Style:
+        """The style of named genres mixed, of one row; it knows the genre's level alone.
 
         Args:
             weights: float [styles], of each genre; they sum to 1.
-
-        Returns:
-            Style, float [1, 3, W], and which levels it knows, bool [1, 3]: the genre's alone.
         """
         style = self.style_priors.new_zeros(1, len(LEVELS), self.config.style_width)
         style[0, 0] = weights @ self.style_priors
-        return style, torch.tensor([[True, False, False]], device=style.device)
+        return Style(style, torch.tensor([[True, False, False]], device=style.device))
 
     def forward(self, lesson: Lesson, draws: Draws) -> Outcome:
         """One pass of everything, for training.
@@ -170,12 +185,12 @@ class TatumFlow(nn.Module):
         and the reader's to choose, or the denoiser would make latents that say nothing.
         """
         latents = self.encoder(lesson.seen, lesson.visible)
-        logits = self._tell(lesson, latents + draws.latent_noise, draws)
         still = latents.detach()
         style = self.style_encoder(still, lesson.theory, lesson.visible)
         off_prior = torch.cat([style.mean[:, :1] - self.style_priors[lesson.genre, None], style.mean[:, 1:]], 1)
         genre = -0.5 * (style.mean[:, :1] - self.style_priors).square().sum(-1)  # [B, styles]
         wish = self._wish(lesson, style, draws)
+        logits = self.tell(lesson, latents + draws.latent_noise, wish, draws)
         target, prediction = self._denoise(still, wish, draws, lesson.visible)
         theory, denoised = self._swap(still, wish, draws, lesson.visible)
         return Outcome(
@@ -192,12 +207,77 @@ class TatumFlow(nn.Module):
             suspicion=self.critics.suspect(denoised, theory, lesson.visible),
         )
 
-    def _tell(self, lesson: Lesson, latents: Tensor, draws: Draws) -> Tensor:
-        """The decoder's logits, float [B, T, V]; the ids that are hidden from it are."""
+    @torch.no_grad()
+    def carry(
+        self,
+        source: Tensor,
+        visible: Tensor,
+        wish: Wish,
+        way: Way,
+        generator: torch.Generator,
+        held: Tensor | None = None,
+    ) -> Tensor:
+        """Noise latents and denoise them towards a wish, with guidance by theory and by style (Brooks et al., 2023).
+
+        Args:
+            source: float [B, F, L].
+            visible: bool [B, F].
+            wish: of B rows; what no row is told leads nowhere.
+            way: how.
+            generator: of the noise.
+            held: float [B, H, L], what the first H frames are to be, and the denoiser is to go on from.
+
+        Returns:
+            float [B, F, L].
+        """
+        no_style, no_theory = torch.zeros_like(wish.knows_style), torch.zeros_like(wish.knows_theory)
+        told, scales = [(no_style, no_theory)], []
+        if wish.knows_theory.any():
+            told.append((no_style, wish.knows_theory))
+            scales.append(way.theory_guidance)
+        if wish.knows_style.any():
+            told.append((wish.knows_style, wish.knows_theory))
+            scales.append(way.style_guidance)
+        knows_style, knows_theory = (torch.cat(column) for column in zip(*told, strict=True))
+        times = len(told)
+        wishes = Wish(wish.style.repeat(times, 1, 1), knows_style, wish.theory.repeat(times, 1, 1), knows_theory)
+        all_visible = visible.repeat(times, 1)
+        held = source[:, :0] if held is None else held
+        count = held.shape[1]
+        noise = torch.randn(held.shape, generator=generator, device=generator.device).to(held)
+
+        def denoise(noisy: Tensor, level: Tensor) -> Tensor:
+            if count:
+                noisy = torch.cat([self.schedule.add_noise(held, noise, level), noisy[:, count:]], 1)
+            said = self.denoiser(noisy.repeat(times, 1, 1), level.repeat(times), wishes, all_visible)
+            base, *conditional = said.chunk(times)
+            return guided_by_each(base, conditional, scales)
+
+        strength = self.schedule.strength_keeping(1 - way.strength)
+        made = self.schedule.sample(denoise, source, generator, strength=strength, sampler=way.sampler)
+        return torch.cat([held, made[:, count:]], 1)
+
+    @torch.no_grad()
+    def read(self, lesson: Lesson, draws: Draws) -> tuple[Tensor, Wish]:
+        """A lesson's latents, float [B, F, L], and what the denoiser is told of it, without gradients."""
+        latents = self.encoder(lesson.seen, lesson.visible)
+        return latents, self._wish(lesson, self.style_encoder(latents, lesson.theory, lesson.visible), draws)
+
+    @torch.no_grad()
+    def denoise_at_once(self, latents: Tensor, wish: Wish, draws: Draws, visible: Tensor) -> Tensor:
+        """Latents noised to their steps, and their mean given what is left of them and the wish, float [B, F, L].
+
+        Rows at step 0 stay as they are. `draws` are of one repeat.
+        """
+        noisy = self.schedule.add_noise(latents, draws.noise, draws.step)
+        return self.schedule.estimate(noisy, self.denoiser(noisy, draws.step, wish, visible), draws.step).x0
+
+    def tell(self, lesson: Lesson, latents: Tensor, wish: Wish, draws: Draws) -> Tensor:
+        """The decoder's logits, float [B, T, V]; the ids that are hidden from it are. It does not say what style is."""
         told = lesson.told._replace(ids=lesson.told.ids.masked_fill(draws.hidden, self.config.pad_id))
-        logits: Tensor = self.decoder(
-            told, keys_of(lesson.told, self.config), self.decoder.read(latents, lesson.visible)
-        )
+        rows = len(latents)
+        read = self.decoder.read(latents, lesson.visible, Style(wish.style[:rows].detach(), wish.knows_style[:rows]))
+        logits: Tensor = self.decoder(told, keys_of(lesson.told, self.config), read)
         return logits
 
     def _wish(self, lesson: Lesson, style: StyleGaussian, draws: Draws) -> Wish:

@@ -6,7 +6,7 @@ Shapes as in `core`, and F frames of a window, L numbers of a latent, W of a lev
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -20,7 +20,7 @@ from musictool.core.kv_cache import KVCache
 from musictool.core.multiscale import MultiScaleBlock, TimeScales
 from musictool.core.positions import Rotary, sinusoids
 from musictool.core.transformer import Transformer, build_transformer
-from musictool.symbolic.theory import FACTORS, WIDTHS
+from musictool.symbolic.theory import CHORDS, FACTORS, WIDTHS
 
 LEVELS = ("genre", "artist", "piece")
 THEORY_WIDTH = sum(WIDTHS.values())
@@ -35,6 +35,7 @@ class TatumFlowConfig:
 
     Attributes:
         styles: names of the genres it was taught.
+        chords: qualities of the chords that each of them plays, keys of `CHORDS`; any where nothing is said.
         vocabulary: V, of scheme `tatum`.
         pad_id, start_id, end_id: of that vocabulary; the first stands for what is masked, too.
         note_on_id, note_off_id: of pitch 0; those of other pitches follow.
@@ -55,6 +56,7 @@ class TatumFlowConfig:
     family: ClassVar[str] = "tatumflow"
 
     styles: tuple[str, ...] = ()
+    chords: dict[str, tuple[str, ...]] = field(default_factory=dict)
     vocabulary: int = 729
     pad_id: int = 0
     start_id: int = 1
@@ -83,6 +85,11 @@ class TatumFlowConfig:
     def __post_init__(self) -> None:
         if len(set(self.styles)) != len(self.styles):
             raise ValueError("two styles have one name")
+        if not set(self.chords) <= set(self.styles):
+            raise ValueError("there are chords of what is no style")
+        unknown = {quality for qualities in self.chords.values() for quality in qualities} - set(CHORDS)
+        if unknown:
+            raise ValueError(f"no such chord: {min(unknown)!r}; there are {', '.join(CHORDS)}")
         if self.width % (2 * self.heads):
             raise ValueError(f"width {self.width} is no even multiple of {self.heads} heads")
         if not self.scales or min(self.scales) < 1:
@@ -134,6 +141,18 @@ class StyleGaussian(NamedTuple):
     def draw(self, noise: Tensor) -> Tensor:
         """A style, float [B, 3, W], given standard normal noise of that shape."""
         return self.mean + noise * (0.5 * self.log_variance).exp()
+
+
+class Style(NamedTuple):
+    """A style that is told.
+
+    Attributes:
+        values: float [B, 3, W].
+        is_known: bool [B, 3], the levels that are told.
+    """
+
+    values: Tensor
+    is_known: Tensor
 
 
 class Wish(NamedTuple):
@@ -250,7 +269,7 @@ class Denoiser(nn.Module):
             }
         )
         self.no_theory = nn.Parameter(torch.zeros(len(FACTORS), width))
-        self.style = nn.ModuleDict({name: nn.Linear(config.style_width, width) for name in LEVELS})
+        self.style = _style_inputs(config)
         self.no_style = nn.Parameter(torch.zeros(len(LEVELS), width))
         self.modulation = nn.Linear(width, _MODULATIONS * width)
         self.modulation_of_layer = nn.Parameter(torch.zeros(config.diffusion_layers, _MODULATIONS, width))
@@ -269,7 +288,7 @@ class Denoiser(nn.Module):
 
     def forward(self, noisy: Tensor, step: Tensor, wish: Wish, visible: Tensor) -> Tensor:
         """The prediction, float [B, F, L], of latents [B, F, L] after `step` steps of noise, int64 [B]."""
-        style = self._style(wish)
+        style = _style_said(Style(wish.style, wish.knows_style), self.style, self.no_style)
         x = self.input(noisy) + self._theory(wish) + style[:, None]
         when = functional.silu(self.time_layers(self.time[step]) + style)
         shared = self.modulation(when).unflatten(-1, (_MODULATIONS, -1))  # [B, 6, D]
@@ -279,14 +298,6 @@ class Denoiser(nn.Module):
             run = partial(checkpoint, layer, use_reentrant=False) if recomputes else layer
             x = run(x, shared + own, scales)
         return self.output(self.norm(x)).float()
-
-    def _style(self, wish: Wish) -> Tensor:
-        """float [B, D]."""
-        total = torch.zeros((), device=wish.style.device)
-        for number, name in enumerate(LEVELS):
-            known = self.style[name](wish.style[:, number])
-            total = total + torch.where(wish.knows_style[:, number, None], known, self.no_style[number])
-        return total
 
     def _theory(self, wish: Wish) -> Tensor:
         """float [B, F, D]."""
@@ -299,7 +310,7 @@ class Denoiser(nn.Module):
 
 
 class TokenDecoder(nn.Module):
-    """Latents to ids, one after the other."""
+    """Latents to ids, one after the other, in a style that is told: what latents leave open is written as it has it."""
 
     def __init__(self, config: TatumFlowConfig, tokens: nn.Embedding) -> None:
         super().__init__()
@@ -307,6 +318,8 @@ class TokenDecoder(nn.Module):
         self.tokens = tokens
         self.phase = nn.Embedding(config.frame_ticks, config.width)
         self.input = nn.Linear(config.latent_width, config.width)
+        self.style = _style_inputs(config)
+        self.no_style = nn.Parameter(torch.zeros(len(LEVELS), config.width))
         self.frame_layers = _stack(config, config.frame_layers)
         self.keys = nn.Linear(2 * _KEYS, config.width, bias=False)
         nn.init.normal_(self.keys.weight, std=0.3)  # few of them are pressed at a time
@@ -314,9 +327,10 @@ class TokenDecoder(nn.Module):
         self.next = nn.Linear(config.width, config.width, bias=False)
         self.layers = _stack(config, config.decoder_layers)
 
-    def read(self, latents: Tensor, visible: Tensor) -> Tensor:
+    def read(self, latents: Tensor, visible: Tensor, style: Style) -> Tensor:
         """What each frame says to the decoder, float [B, F, D], of latents [B, F, L]; from the last on, that one."""
-        read = self.frame_layers(self.input(latents), visible=visible)
+        told = _style_said(style, self.style, self.no_style)
+        read = self.frame_layers(self.input(latents) + told[:, None], visible=visible)
         following = functional.pad(self.next(read * visible[..., None]), (0, 0, 0, 1))[:, 1:]
         said = self.now(read) + following
         place = torch.arange(said.shape[1], device=said.device).minimum((visible.sum(1, keepdim=True) - 1).clamp(min=0))
@@ -409,6 +423,19 @@ def _stack(config: TatumFlowConfig, layers: int) -> Transformer:
         dropout=config.dropout,
         rotary=Rotary(config.width // config.heads),
     )
+
+
+def _style_inputs(config: TatumFlowConfig) -> nn.ModuleDict:
+    return nn.ModuleDict({name: nn.Linear(config.style_width, config.width) for name in LEVELS})
+
+
+def _style_said(style: Style, inputs: nn.ModuleDict, unknown: Tensor) -> Tensor:
+    """A style as float [B, D], given a layer and a vector, in its place, for each level."""
+    total = torch.zeros((), device=style.values.device)
+    for number, name in enumerate(LEVELS):
+        known = inputs[name](style.values[:, number])
+        total = total + torch.where(style.is_known[:, number, None], known, unknown[number])
+    return total
 
 
 def _taken(frames: Tensor, place: Tensor) -> Tensor:

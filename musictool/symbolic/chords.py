@@ -10,7 +10,8 @@ template, and velocities are not looked at.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +28,9 @@ _BASS_IS_ROOT, _BASS_IS_MEMBER = 0.6, 0.2
 _RARE = -0.35  # for anything but a major or minor triad
 _NO_AGREEMENT = 0.3  # where something sounds; 1 in silence
 _CHANGE_SECONDS = 0.55
+
+QUALITY_SHARE_MIN = 0.02
+"""Of the time in which there is a chord; a quality that has less is foreign to a style."""
 
 _MEMBERS_FROM, _BASS_FROM = 54, 32  # the lowest pitches of chords that are played
 
@@ -113,6 +117,40 @@ def chords_of(notes: Notes, boundaries: ArrayLike | None = None) -> list[Chord]:
         _chord(float(start), float(end), int(state), low)
         for start, end, state, low in zip(times[:-1], times[1:], path[starts], lowest, strict=True)
     ]
+
+
+def qualities_of(chords: Iterable[Chord]) -> frozenset[str]:
+    """The qualities that chords have for QUALITY_SHARE_MIN of their time or more: the vocabulary of a style."""
+    seconds: Counter[str] = Counter()
+    for chord in chords:
+        if chord.root is not None:
+            seconds[chord.quality] += chord.end_seconds - chord.start_seconds  # type: ignore[assignment]
+    total = sum(seconds.values())
+    return frozenset(quality for quality, each in seconds.items() if each >= QUALITY_SHARE_MIN * total)
+
+
+def simplified(chord: Chord, qualities: Collection[str]) -> Chord:
+    """A chord in a vocabulary: as it is where that has its quality, else what comes nearest to it over the same root.
+
+    Nearest is what has most members in common with it, and fewest others. A bass that is no member then gives way to
+    the root.
+
+    Args:
+        chord: any.
+        qualities: keys of `CHORDS`, of which it is to be; any will do where there are none.
+    """
+    if chord.root is None or not qualities or chord.quality in qualities:
+        return chord
+    members = set(CHORDS[chord.quality])
+
+    def nearness(quality: str) -> tuple[int, int, int]:
+        others = set(CHORDS[quality])
+        return len(members & others), -len(others - members), -_QUALITIES.index(quality)
+
+    quality = max(qualities, key=nearness)
+    assert chord.bass is not None
+    is_member = (chord.bass - chord.root) % 12 in CHORDS[quality]
+    return chord._replace(quality=quality, bass=chord.bass if is_member else chord.root)
 
 
 def block_chords(chords: Iterable[Chord]) -> Notes:

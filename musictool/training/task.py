@@ -139,6 +139,7 @@ class TaskEntry(NamedTuple):
 TASKS: dict[str, TaskEntry] = {
     "note-tagging": TaskEntry("musictool.training.tasks.note_tagging", "NoteTagging"),
     "style-transfer": TaskEntry("musictool.training.tasks.tatumflow", "StyleTransfer"),
+    "style-writing": TaskEntry("musictool.training.tasks.tatumflow_writing", "StyleWriting"),
     "mt3": TaskEntry("musictool.training.tasks.mt3", "MT3Transcription"),
     "symbolic-generation": TaskEntry("musictool.training.tasks.symbolic_generation", "SymbolicGeneration"),
     "codec": TaskEntry("musictool.training.tasks.codec", "CodecTask"),

@@ -12,13 +12,17 @@ from musictool.core.kv_cache import KVCache
 from musictool.inference import piano_writing
 from musictool.inference.piano_writing import ENDING_FRAMES, write_windows
 from musictool.inference.sampling import Sampling
-from musictool.models.tatumflow_parts import Steps, keys_of
+from musictool.models.tatumflow_parts import LEVELS, Steps, Style, keys_of
 from musictool.symbolic.piano_ids import FRAME_TICKS, score_of_ids, ticks_of_ids
 from musictool.symbolic.schemes.tatum import VOCABULARY
 from tests.small_models import SMALL_TATUMFLOW, random_tatumflow
 
 DRAWING = Sampling(temperature=1.0, top_p=0.98)
 LIKELIEST = Sampling()
+STYLE = Style(
+    torch.randn(1, len(LEVELS), SMALL_TATUMFLOW.style_width, generator=torch.Generator().manual_seed(3)),
+    torch.tensor([[True, False, False]]),
+)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +54,7 @@ class Parrot:
         self.decoder = self
         self.layers = SimpleNamespace(new_cache=lambda rows: KVCache(1, rows, 1, 1))
 
-    def read(self, latents, visible):
+    def read(self, latents, visible, style):
         return latents
 
     def __call__(self, steps, keys, read, *, cache, positions):
@@ -63,7 +67,7 @@ def write(model, frames: list[int], sampling: Sampling = DRAWING, latents: torch
         latents = torch.randn(len(frames), max(frames), 8, generator=torch.Generator().manual_seed(0))
     visible = torch.arange(latents.shape[1]) < torch.tensor(frames)[:, None]
     generators = [sampling.generator(number) for number in range(len(frames))]
-    return write_windows(model, latents, visible, sampling, generators)
+    return write_windows(model, latents, visible, STYLE, sampling, generators)
 
 
 def rows(piano):
@@ -106,9 +110,17 @@ def test_windows_say_the_same_alone_and_together(model):
     for row, count in enumerate(frames):
         visible = torch.ones(1, count, dtype=torch.bool)
         generators = [DRAWING.generator(row)]
-        (alone,) = write_windows(model, latents[row : row + 1, :count], visible, DRAWING, generators)
+        (alone,) = write_windows(model, latents[row : row + 1, :count], visible, STYLE, DRAWING, generators)
         assert rows(alone) == rows(together[row])
         assert alone.pedal_onset.tolist() == together[row].pedal_onset.tolist()
+
+
+def test_the_same_latents_are_written_otherwise_in_another_style(model):
+    latents, visible = torch.zeros(1, 32, 8), torch.ones(1, 32, dtype=torch.bool)
+    others = STYLE, STYLE._replace(values=-STYLE.values), STYLE._replace(is_known=~STYLE.is_known)
+    written = [write_windows(model, latents, visible, each, LIKELIEST, [LIKELIEST.generator(0)])[0] for each in others]
+    one, two, three = map(rows, written)
+    assert one != two != three != one
 
 
 def test_the_same_seed_writes_the_same_and_another_does_not(model):

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from musictool.checkpoints.store import Store
 from musictool.core.multiscale import TimeScales
+from musictool.core.noise_schedule import Sampler
 from musictool.errors import UsageError
 from musictool.inference.model_files import load_model
 from musictool.models.registry import build_model, config_from_dict, load_preset
-from musictool.models.tatumflow import NO_FACTOR, Draws, Lesson, Outcome, TatumFlow, TatumFlowConfig, swapped
-from musictool.models.tatumflow_parts import LEVELS, THEORY_WIDTH, Steps, Wish, _Reversal, keys_of
+from musictool.models.tatumflow import NO_FACTOR, Draws, Lesson, Outcome, TatumFlow, TatumFlowConfig, Way, swapped
+from musictool.models.tatumflow_parts import LEVELS, THEORY_WIDTH, Steps, Style, Wish, _Reversal, keys_of
 from musictool.symbolic.theory import FACTORS, WIDTHS
 from tests.small_models import SMALL_TATUMFLOW, install_small_tatumflow, random_tatumflow
 
@@ -63,6 +64,10 @@ def random_wish(rows: int, frames: int = FRAMES) -> Wish:
         torch.rand(rows, frames, THEORY_WIDTH),
         torch.ones(rows, len(FACTORS), dtype=torch.bool),
     )
+
+
+def random_style(rows: int) -> Style:
+    return Style(torch.randn(rows, len(LEVELS), STYLE), torch.ones(rows, len(LEVELS), dtype=torch.bool))
 
 
 def random_lesson(*frames: int, steps: int = 24) -> Lesson:
@@ -163,10 +168,11 @@ def test_a_row_is_denoised_in_a_padded_batch_as_it_is_alone(model, frames):
 def test_a_row_is_written_in_a_padded_batch_as_it_is_alone(model):
     frames, ids = (16, 7), (40, 12)
     steps = ending(random_steps(frames, ids), frames)._replace(visible=None)
-    latents = torch.randn(2, 16, LATENT)
-    together = logits_of(model, steps, model.decoder.read(latents, visible_frames(*frames)))
+    latents, style = torch.randn(2, 16, LATENT), random_style(2)
+    together = logits_of(model, steps, model.decoder.read(latents, visible_frames(*frames), style))
     for row, (count, length) in enumerate(zip(frames, ids, strict=True)):
-        read = model.decoder.read(latents[row : row + 1, :count], visible_frames(count))
+        own = Style(*(part[row : row + 1] for part in style))
+        read = model.decoder.read(latents[row : row + 1, :count], visible_frames(count), own)
         assert_same(together[row, :length], logits_of(model, row_of(steps, row, length), read)[0])
 
 
@@ -286,7 +292,7 @@ def test_keys_are_down_from_their_press_to_their_release():
 def seen_frames(model: TatumFlow, steps: Steps, place: int) -> list[int]:
     """The frames whose latents the logits after an id depend on."""
     latents = torch.randn(1, FRAMES, LATENT, requires_grad=True)
-    logits = logits_of(model, steps, model.decoder.read(latents, visible_frames(FRAMES)))
+    logits = logits_of(model, steps, model.decoder.read(latents, visible_frames(FRAMES), random_style(1)))
     (gradient,) = torch.autograd.grad(logits[0, place].square().sum(), latents)
     return gradient[0].any(-1).nonzero().flatten().tolist()
 
@@ -312,6 +318,89 @@ def test_what_happens_behind_the_last_frame_is_told_of_the_last(model):
     ids = torch.tensor([[5, 6]])
     inside, behind = (Steps(ids, torch.tensor([[10, tick]])) for tick in (75, 100))
     assert_same(logits_of(model, inside, read), logits_of(model, behind, read))
+
+
+@torch.no_grad()
+def test_a_level_of_style_that_is_not_told_says_nothing_to_the_decoder(model):
+    steps, latents = random_steps((FRAMES,), (9,))._replace(visible=None), torch.randn(1, FRAMES, LATENT)
+    for level in range(len(LEVELS)):
+        is_known = torch.arange(len(LEVELS))[None] != level
+        said = []
+        for style in (random_style(1), random_style(1)):
+            values = torch.where(is_known[..., None], torch.ones(()), style.values)  # they differ in that level alone
+            for known in (is_known, torch.ones_like(is_known)):
+                read = model.decoder.read(latents, visible_frames(FRAMES), Style(values, known))
+                said.append(logits_of(model, steps, read))
+        untold, told, other_untold, other_told = said
+        assert torch.equal(untold, other_untold)
+        assert (told - other_told).abs().max() > 0.01
+
+
+@torch.no_grad()
+def test_what_is_read_denoised_at_once_and_told_is_what_training_sees(model):
+    lesson = random_lesson(9, 9)
+    draws = random_draws(lesson, repeats=1)
+    latents, wish = model.read(lesson, draws)
+    outcome = model(lesson, draws)
+    assert_same(latents, outcome.latents)
+    still = draws._replace(step=torch.zeros(2, dtype=torch.int64))
+    assert_same(model.denoise_at_once(latents, wish, still, lesson.visible), latents)
+    assert_same(model.tell(lesson, latents + draws.latent_noise, wish, draws), outcome.logits)
+    made = model.denoise_at_once(latents, wish, draws, lesson.visible)
+    noisy = model.schedule.add_noise(latents, draws.noise, draws.step)
+    assert_same(made, model.schedule.estimate(noisy, outcome.prediction, draws.step).x0)
+
+
+# --------------------------------------------------------------------------------------------------------- carried over
+
+
+WAY = Way(0.7, Sampler("ddim", 6), 2.0, 3.0)
+
+
+@torch.no_grad()
+def test_latents_are_carried_as_the_formula_of_guidance_says(model):
+    source, wish, visible = torch.randn(2, 9, LATENT), random_wish(2, 9), visible_frames(9, 9)
+    found = model.carry(source, visible, wish, WAY, torch.Generator().manual_seed(4))
+    nothing = wish._replace(
+        knows_style=torch.zeros_like(wish.knows_style), knows_theory=torch.zeros_like(wish.knows_theory)
+    )
+    theory = wish._replace(knows_style=nothing.knows_style)
+
+    def denoise(noisy: Tensor, level: Tensor) -> Tensor:
+        none, some, all_of_it = (model.denoiser(noisy, level, each, visible) for each in (nothing, theory, wish))
+        return none + 2.0 * (some - none) + 3.0 * (all_of_it - some)
+
+    generator = torch.Generator().manual_seed(4)
+    strength = model.schedule.strength_keeping(0.3)
+    expected = model.schedule.sample(denoise, source, generator, strength=strength, sampler=WAY.sampler)
+    assert_same(found, expected)
+    assert (found - source).abs().max() > 0.1
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("untold", [("knows_style",), ("knows_theory",), ("knows_style", "knows_theory")])
+def test_what_is_not_told_has_no_guidance(model, untold):
+    source, visible = torch.randn(1, 9, LATENT), visible_frames(9)
+    wish = random_wish(1, 9)
+    wish = wish._replace(**{name: torch.zeros_like(getattr(wish, name)) for name in untold})
+    strong = WAY._replace(
+        style_guidance=9.0 if "knows_style" in untold else WAY.style_guidance,
+        theory_guidance=9.0 if "knows_theory" in untold else WAY.theory_guidance,
+    )
+    one, other = (model.carry(source, visible, wish, way, torch.Generator().manual_seed(4)) for way in (WAY, strong))
+    assert torch.equal(one, other)
+
+
+@torch.no_grad()
+def test_held_frames_stay_and_the_others_follow_them(model):
+    source, wish, visible = torch.randn(1, 9, LATENT), random_wish(1, 9), visible_frames(9)
+    made = [
+        model.carry(source, visible, wish, WAY, torch.Generator().manual_seed(4), held)
+        for held in (torch.zeros(1, 3, LATENT), torch.ones(1, 3, LATENT))
+    ]
+    assert not made[0][:, :3].any()
+    assert (made[1][:, :3] == 1).all()
+    assert (made[0][:, 3:] - made[1][:, 3:]).abs().max() > 1e-3
 
 
 @torch.no_grad()
@@ -587,6 +676,8 @@ def test_a_stored_model_says_what_it_said(model, tmp_path):
         ({"scales": []}, "one at least"),
         ({"scales": [1, 0]}, "from 1 upwards"),
         ({"schedule": "cosin"}, "'schedule' is 'cosin'"),
+        ({"styles": ["a"], "chords": {"b": ["maj"]}}, "chords of what is no style"),
+        ({"styles": ["a"], "chords": {"a": ["maj9"]}}, "no such chord: 'maj9'"),
     ],
 )
 def test_numbers_that_make_no_model_are_refused(values, words):

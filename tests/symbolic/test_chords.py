@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from musictool.symbolic import chords
-from musictool.symbolic.chords import Chord, block_chords, chords_of
+from musictool.symbolic.chords import Chord, block_chords, chords_of, qualities_of, simplified
 from musictool.symbolic.notes import Notes
 from musictool.symbolic.theory import CHORDS, PITCH_CLASSES
 from tests.symbolic.theory_table import chord_scores, pop909
@@ -46,6 +46,42 @@ def test_the_lowest_note_is_the_bass_if_it_belongs_to_the_chord() -> None:
     assert (inversion.label, inversion.symbol) == ("C:maj/3", "C/E")
     (foreign,) = chords_of(played([(38, 60, 64, 67, 72, 76, 79)]))
     assert foreign.symbol == "C"
+
+
+@pytest.mark.parametrize(
+    ("quality", "vocabulary", "found"),
+    [
+        ("min7", ("maj", "min"), "min"),
+        ("7", ("maj", "min"), "maj"),
+        ("maj7", ("min", "maj"), "maj"),
+        ("hdim7", ("maj", "min"), "min"),
+        ("aug", ("maj", "min"), "maj"),
+        ("dim7", ("maj", "min", "7", "hdim7"), "hdim7"),
+        ("maj", ("min", "7"), "7"),
+        ("7", ("maj", "min", "7"), "7"),
+        ("dim7", (), "dim7"),
+    ],
+)
+def test_a_chord_is_simplified_to_what_has_most_in_common_with_it(quality, vocabulary, found) -> None:
+    chord = Chord(1.0, 2.0, 4, quality, 4)
+    assert simplified(chord, vocabulary) == chord._replace(quality=found)
+
+
+def test_a_bass_that_is_no_member_any_more_gives_way_and_another_stays() -> None:
+    dominant = Chord(0.0, 1.0, 7, "7", (7 + 10) % 12)
+    assert simplified(dominant, ("maj",)) == Chord(0.0, 1.0, 7, "maj", 7)
+    third = dominant._replace(bass=(7 + 4) % 12)
+    assert simplified(third, ("maj",)) == third._replace(quality="maj")
+    silence = Chord(0.0, 1.0, None, "", None)
+    assert simplified(silence, ("maj",)) == silence
+
+
+def test_the_qualities_of_a_style_are_those_that_last() -> None:
+    lengths = {"maj": 10.0, "min": 8.0, "7": 0.5, "dim": 0.3}
+    chords = [Chord(0.0, seconds, 0, quality, 0) for quality, seconds in lengths.items()]
+    silence = Chord(0.0, 900.0, None, "", None)
+    assert qualities_of([*chords, silence]) == {"maj", "min", "7"}  # 2.7 and 1.6 % of 18.8 s
+    assert qualities_of([silence]) == frozenset()
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -37,7 +37,7 @@ from musictool.training.data.style_corpus import (
     open_style_corpus,
 )
 
-_NO_ID = -100  # where nothing is to be written, as torch's cross-entropy has it
+NO_ID = -100  # where nothing is to be written, as torch's cross-entropy has it
 _ARTIST, _PIECE = LEVELS.index("artist"), LEVELS.index("piece")
 _CONTRAST_TEMPERATURE = 0.2
 _WEIGHED = ("genre", "gaussian", "contrast", "reading", "exchange", "suspicion")
@@ -274,7 +274,7 @@ class StyleTransfer:
             "seen_length": torch.tensor([len(example.seen) for example in examples]),
             "told": _padded(told, config.pad_id),
             "told_ticks": _padded([ticks_of_ids(ids) for ids in told], 0),
-            "goal": _padded(goal, _NO_ID),
+            "goal": _padded(goal, NO_ID),
             "frames": torch.from_numpy(frames),
             "theory": torch.from_numpy(theory),
         }
@@ -286,8 +286,8 @@ class StyleTransfer:
         self, model: nn.Module, batch: dict[str, Tensor], loss: StyleTransferLoss
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a batch, a scalar, and its parts before they are weighted."""
-        lesson = _lesson(batch)
-        draws = _draw(lesson, self._config, loss)
+        lesson = lesson_of(batch)
+        draws = draw_for(lesson, self._config, loss)
         outcome: Outcome = model(lesson, draws)
         parts = _parts(outcome, lesson, draws, batch)
         share = loss.diffusion_share
@@ -297,7 +297,7 @@ class StyleTransfer:
 
     def amounts(self, batch: dict[str, Tensor]) -> dict[str, float]:
         """Ids in a batch."""
-        return {"tokens": float((batch["goal"] != _NO_ID).sum())}
+        return {"tokens": float((batch["goal"] != NO_ID).sum())}
 
     @torch.inference_mode()
     def evaluate(self, model: nn.Module) -> dict[str, float]:
@@ -313,7 +313,7 @@ class StyleTransfer:
             batch = self.collate([self._valid_example(number) for number in numbers])
             for name, figure in self._judge(model, {key: value.to(device) for key, value in batch.items()}).items():
                 means[name] = means.get(name, 0.0) + figure * len(numbers) / total
-        return {"loss": means["writing"] + means["diffusion"], **means}
+        return means
 
     def _valid_example(self, number: int) -> _Example:
         generator = np.random.default_rng((self._seed, number))
@@ -328,15 +328,17 @@ class StyleTransfer:
         return _example(window, window.ids)
 
     def _judge(self, model: nn.Module, batch: dict[str, Tensor]) -> dict[str, float]:
-        lesson = _lesson(batch)
+        """Figures of a held-out batch, with `loss` among them."""
+        lesson = lesson_of(batch)
         odds = Odds(hides_token=0.0, drops_style=0.0, drops_all=0.0, drops_factor=0.0, uses_prior=1.0)
-        draws = _draw(lesson, self._config, StyleTransferLoss(repeats=4, odds=odds))
+        draws = draw_for(lesson, self._config, StyleTransferLoss(repeats=4, odds=odds))
         outcome: Outcome = model(lesson, draws)
-        is_id = batch["goal"] != _NO_ID
+        is_id = batch["goal"] != NO_ID
         right = (outcome.logits.argmax(-1) == batch["goal"])[is_id].float().mean()
         genre = (outcome.genre.argmax(-1) == batch["genre"]).float().mean()
-        parts = _parts(outcome, lesson, draws, batch)
-        return {"accuracy": float(right), "genre_accuracy": float(genre)} | {k: float(v) for k, v in parts.items()}
+        parts = {name: float(part) for name, part in _parts(outcome, lesson, draws, batch).items()}
+        loss = parts["writing"] + parts["diffusion"]
+        return {"loss": loss, "accuracy": float(right), "genre_accuracy": float(genre), **parts}
 
 
 def _example(window: StyleWindow, seen: NDArray[np.int32]) -> _Example:
@@ -364,7 +366,7 @@ def _padded(rows: Sequence[NDArray], value: int) -> Tensor:
     return torch.from_numpy(padded)
 
 
-def _lesson(batch: dict[str, Tensor]) -> Lesson:
+def lesson_of(batch: dict[str, Tensor]) -> Lesson:
     steps = torch.arange(batch["seen"].shape[1], device=batch["seen"].device)
     frames = torch.arange(batch["theory"].shape[1], device=batch["seen"].device)
     return Lesson(
@@ -376,7 +378,7 @@ def _lesson(batch: dict[str, Tensor]) -> Lesson:
     )
 
 
-def _draw(lesson: Lesson, config: TatumFlowConfig, loss: StyleTransferLoss) -> Draws:
+def draw_for(lesson: Lesson, config: TatumFlowConfig, loss: StyleTransferLoss) -> Draws:
     """Draw all that is random in a pass, from torch's random state."""
     odds, device = loss.odds, lesson.visible.device
     rows, frames = lesson.visible.shape
@@ -416,7 +418,7 @@ def _parts(outcome: Outcome, lesson: Lesson, draws: Draws, batch: dict[str, Tens
     visible = lesson.visible[..., None]
     many_visible = visible.repeat(len(draws.step) // len(visible), 1, 1)
     return {
-        "writing": functional.cross_entropy(outcome.logits.flatten(0, 1), batch["goal"].flatten(), ignore_index=_NO_ID),
+        "writing": functional.cross_entropy(outcome.logits.flatten(0, 1), batch["goal"].flatten(), ignore_index=NO_ID),
         "diffusion": _mean_square(outcome.prediction - outcome.target, many_visible),
         "genre": functional.cross_entropy(outcome.genre, lesson.genre),
         "gaussian": _divergence(outcome.off_prior, style.log_variance),

@@ -21,9 +21,8 @@ from musictool.cli.main import main
 from musictool.config import from_dict, load_toml
 from musictool.errors import InputError, UsageError
 from musictool.models.tatumflow import NO_FACTOR, TatumFlow, TatumFlowConfig
-from musictool.models.tatumflow_parts import keys_of
-from musictool.symbolic.midi import write_midi
-from musictool.symbolic.notes import Notes, Score
+from musictool.models.tatumflow_parts import LEVELS, Style, keys_of
+from musictool.symbolic.notes import Notes
 from musictool.symbolic.piano_ids import FRAME_TICKS, ticks_of_ids
 from musictool.symbolic.theory import FACTORS, WIDTHS, theory_frames
 from musictool.training.batches import Batches, BatchOrder, BatchPlace, Feed
@@ -38,32 +37,18 @@ from musictool.training.tasks.tatumflow import (
     StyleTransferLoss,
     _contrast,
     _divergence,
-    _draw,
-    _lesson,
+    draw_for,
+    lesson_of,
 )
 from tests.small_models import random_tatumflow
+from tests.training.tasks.style_pieces import SCALES, TINY, folders, write, write_styles
 
 EXAMPLE_RECIPE = Path(__file__).parents[3] / "examples/recipes/tatumflow/tatumflow.toml"
 PARTS = ("writing", "diffusion", "genre", "gaussian", "contrast", "reading", "exchange", "suspicion")
-TINY = TatumFlowConfig(
-    styles=("high", "low"),
-    frames_max=8,
-    tokens_max=64,
-    width=32,
-    heads=4,
-    hidden=48,
-    encoder_layers=1,
-    decoder_layers=1,
-    frame_layers=0,
-    diffusion_layers=1,
-    latent_width=16,
-    style_width=6,
-)
 NOTHING = StyleTransferLoss(
     diffusion_share=0.0, repeats=1, genre=0.0, gaussian=0.0, contrast=0.0, reading=0.0, exchange=0.0, suspicion=0.0
 )
 """Only writing counts."""
-SCALES = {"high": {"ann": (0, 2, 4, 5, 7, 9, 11), "bob": (1, 3, 6, 8, 10)}, "low": {"cid": (0, 3, 7), "dot": (2, 6, 9)}}
 UNVARIED = Variations((0, 0), (1.0, 1.0), (1.0, 1.0), (0, 0))
 
 pytestmark = [
@@ -83,40 +68,10 @@ def _one_thread() -> Iterator[None]:
 # ------------------------------------------------------------------------------------------------------ made-up corpora
 
 
-def high(scale: Sequence[int], generator: np.random.Generator) -> Notes:
-    """Short loud notes, one after the other, in the treble."""
-    onset = np.arange(0, 20, 0.25)
-    pitch = 72 + 12 * generator.integers(0, 2, len(onset)) + generator.choice(scale, len(onset))
-    return Notes.of(onset, onset + 0.1, pitch, generator.integers(100, 120, len(onset)))
-
-
-def low(scale: Sequence[int], generator: np.random.Generator) -> Notes:
-    """A soft long chord a second, in the bass."""
-    onset = np.repeat(np.arange(0.0, 20.0), 3)
-    octave = np.repeat(generator.integers(0, 2, 20), 3)
-    return Notes.of(onset, onset + 0.9, 36 + 12 * octave + np.tile(scale, 20), generator.integers(30, 50, len(onset)))
-
-
-def write(path: Path, notes: Notes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(write_midi(Score(notes)))
-
-
 @pytest.fixture(scope="module")
 def styles(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folders `train` and `valid`, each of two styles of two artists each, by three pieces or one."""
-    root = tmp_path_factory.mktemp("styles")
-    for style, artists in SCALES.items():
-        for artist, scale in artists.items():
-            for seed, name in enumerate(("train/{}/0", "train/{}/1", "train/{}/2", "valid/{}/3")):
-                play = {"high": high, "low": low}[style]
-                path = root / f"{name.format(f'{style}/{artist}')}.mid"
-                write(path, play(scale, np.random.default_rng(seed)))
-    return root
-
-
-def folders(root: Path, side: str) -> dict[str, tuple[Path, ...]]:
-    return {style: (root / side / style,) for style in SCALES}
+    """As of `write_styles`."""
+    return write_styles(tmp_path_factory.mktemp("styles"))
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +188,7 @@ def test_a_batch_is_filled_up_and_what_is_to_be_written_is_one_id_ahead_of_what_
     found = examples(task, range(8))
     assert len({len(example.told) for example in found}) > 1
     batch = task.collate(found)
-    lesson = _lesson(batch)
+    lesson = lesson_of(batch)
     for row, example in enumerate(found):
         count, frames = len(example.told), len(example.theory)
         assert batch["told"][row, : count + 1].tolist() == [TINY.start_id, *example.told]
@@ -279,7 +234,7 @@ def test_a_curriculum_reaches_examples_and_loss(task_of):
     early, middle, late = (made[BatchPlace(step, 0)] for step in (0, 5, 10))
     longest = [int((batch["goal"] >= 0).sum(1).max()) - 1 for batch in (early, middle, late)]
     assert longest[0] <= 12 < longest[1] <= 38 < longest[2] <= 64
-    assert [bool(((batch["seen"] == 0) & _lesson(batch).seen.visible).any()) for batch in (early, late)] == [
+    assert [bool(((batch["seen"] == 0) & lesson_of(batch).seen.visible).any()) for batch in (early, late)] == [
         False,
         True,
     ]
@@ -348,7 +303,7 @@ def test_padding_of_a_batch_changes_no_loss(task_of):
     found = sorted(examples(task, range(30)), key=lambda example: len(example.theory))
     found = [found[0], found[-1]]
     assert len(found[0].theory) < len(found[1].theory)
-    untouched = replace(NOTHING, odds=Odds(hides_token=0.0))
+    untouched = replace(NOTHING, odds=Odds(hides_token=0.0, drops_style=1.0))
     task._config = model.config
     parts = [judged(task, model, task.collate(each), untouched)[1] for each in (found, found[:1], found[1:])]
     counts = {"writing": [len(each.told) + 1 for each in found], "reading": [len(each.theory) for each in found]}
@@ -358,11 +313,11 @@ def test_padding_of_a_batch_changes_no_loss(task_of):
 
 
 def test_no_row_is_its_own_donor(batch):
-    lesson = _lesson(batch)
+    lesson = lesson_of(batch)
     shifts = set()
     for seed in range(40):
         torch.manual_seed(seed)
-        donor = _draw(lesson, TINY, StyleTransferLoss()).donor
+        donor = draw_for(lesson, TINY, StyleTransferLoss()).donor
         assert sorted(donor.tolist()) == list(range(8))
         assert (donor != torch.arange(8)).all()
         shifts.add(int(donor[0]))
@@ -406,10 +361,10 @@ def test_divergence_is_that_of_gaussians():
 
 
 def test_what_is_drawn_is_drawn_as_often_as_the_odds_say(batch):
-    lesson, config = _lesson(batch), TINY
+    lesson, config = lesson_of(batch), TINY
     torch.manual_seed(0)
     all_of_it = Odds(hides_token=1.0, uses_prior=1.0, exchanges=1.0, drops_factor=1.0, drops_artist=1.0)
-    draws = _draw(lesson, config, StyleTransferLoss(repeats=3, odds=all_of_it))
+    draws = draw_for(lesson, config, StyleTransferLoss(repeats=3, odds=all_of_it))
     assert draws.hidden.all()
     assert draws.uses_prior.all()
     assert (draws.factor != NO_FACTOR).all()
@@ -419,17 +374,17 @@ def test_what_is_drawn_is_drawn_as_often_as_the_odds_say(batch):
     assert draws.noise.shape == (24, *lesson.visible.shape[1:], TINY.latent_width)
     assert draws.latent_noise.abs().max() > 0
     none_of_it = Odds(**dict.fromkeys(vars(all_of_it), 0.0))
-    draws = _draw(lesson, config, StyleTransferLoss(odds=none_of_it))
+    draws = draw_for(lesson, config, StyleTransferLoss(odds=none_of_it))
     assert not draws.hidden.any()
     assert not draws.uses_prior.any()
     assert (draws.factor == NO_FACTOR).all()
     assert draws.knows_style.all()
     assert draws.knows_theory.all()
-    nothing_told = _draw(lesson, config, StyleTransferLoss(odds=replace(none_of_it, drops_all=1.0)))
+    nothing_told = draw_for(lesson, config, StyleTransferLoss(odds=replace(none_of_it, drops_all=1.0)))
     assert (bool(nothing_told.knows_style.any()), bool(nothing_told.knows_theory.any())) == (False, False)
-    no_style = _draw(lesson, config, StyleTransferLoss(odds=replace(none_of_it, drops_style=1.0)))
+    no_style = draw_for(lesson, config, StyleTransferLoss(odds=replace(none_of_it, drops_style=1.0)))
     assert (bool(no_style.knows_style.any()), bool(no_style.knows_theory.all())) == (False, True)
-    many = _draw(lesson, config, StyleTransferLoss(repeats=500, odds=Odds()))
+    many = draw_for(lesson, config, StyleTransferLoss(repeats=500, odds=Odds()))
     assert many.knows_theory.float().mean() == pytest.approx(0.95 * 0.65, abs=0.02)
     assert many.knows_style.float().mean(0).tolist() == pytest.approx([0.855, 0.342, 0.171], abs=0.03)
     assert (int(many.step.min()), int(many.step.max())) == (pytest.approx(1, abs=9), pytest.approx(1000, abs=9))
@@ -502,8 +457,8 @@ def test_writing_diffusion_and_reading_fall_where_they_count(school):
 
 def test_the_genre_part_teaches_genres(school):
     without, trained = (school.task.evaluate(model) for model in (school.only_writing, school.taught(genre=1.0)))
-    assert without["genre_accuracy"] < 0.8 < 1.0 == trained["genre_accuracy"]
-    assert trained["genre"] < 0.1 * without["genre"]
+    assert trained["genre_accuracy"] == 1.0
+    assert trained["genre"] < 0.1 * without["genre"]  # which may tell two styles apart by chance
 
 
 def test_the_gaussian_part_brings_styles_to_their_priors(school):
@@ -515,7 +470,7 @@ def test_the_gaussian_part_brings_styles_to_their_priors(school):
 def nearness(model: TatumFlow, lessons: list[dict[str, Tensor]]) -> tuple[float, float]:
     """The mean cosine of styles of windows of one artist, and of others, at the artists' level."""
     same, others = [], []
-    for each, batch in zip(map(_lesson, lessons), lessons, strict=True):
+    for each, batch in zip(map(lesson_of, lessons), lessons, strict=True):
         mean = model.style_encoder(model.encoder(each.seen, each.visible), each.theory, each.visible).mean[:, 1]
         cosine = nn.functional.cosine_similarity(mean[:, None], mean, dim=-1)
         is_kin = batch["artist"][:, None] == batch["artist"]
@@ -553,7 +508,7 @@ def readable(lessons: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
     factors = [torch.randn(4, WIDTHS[name]) / 2 for name in FACTORS]
     found = []
     for each in lessons:
-        lesson = _lesson(each)
+        lesson = lesson_of(each)
         with torch.no_grad():
             theory = encoder(lesson.seen, lesson.visible) @ torch.block_diag(*factors)
         found.append({**each, "theory": theory.tanh()})
@@ -567,10 +522,10 @@ def moved(model: TatumFlow, lessons: list[dict[str, Tensor]]) -> tuple[float, fl
     Both in shares of the way, as the critic reads them off latents that had next to nothing left.
     """
     own, others = [], []
-    for seed, lesson in enumerate(map(_lesson, lessons)):
+    for seed, lesson in enumerate(map(lesson_of, lessons)):
         torch.manual_seed(seed)
         rows = len(lesson.genre)
-        draws = _draw(lesson, TINY, NOTHING)
+        draws = draw_for(lesson, TINY, NOTHING)
         draws = draws._replace(donor=torch.arange(rows).roll(3), swap_step=torch.full((rows,), 700))
         as_it_was = model(lesson, draws._replace(factor=torch.full((rows,), NO_FACTOR)))
         for number in range(len(FACTORS)):
@@ -616,8 +571,12 @@ def test_who_learnt_from_corrupted_windows_writes_whole_ones_off_them_better(tmp
         return batches(StyleTransfer(TINY, data, NOTHING, seed), 8)
 
     def writing(model: TatumFlow, batch: dict[str, Tensor]) -> Tensor:
-        lesson = _lesson(batch)
-        read = model.decoder.read(model.encoder(lesson.seen, lesson.visible), lesson.visible)
+        lesson = lesson_of(batch)
+        rows = len(lesson.genre)
+        style = Style(
+            torch.zeros(rows, len(LEVELS), TINY.style_width), torch.zeros(rows, len(LEVELS), dtype=torch.bool)
+        )
+        read = model.decoder.read(model.encoder(lesson.seen, lesson.visible), lesson.visible, style)
         logits = model.decoder(lesson.told, keys_of(lesson.told, TINY), read)
         return nn.functional.cross_entropy(logits.flatten(0, 1), batch["goal"].flatten())
 
