@@ -95,7 +95,7 @@ def transfer(
     steps: Annotated[int, typer.Option("--steps", metavar="N", help="Of denoising: more are slower and finer.")] = 25,
     guidance: Annotated[
         float, typer.Option("--guidance", metavar="G", help="How hard the style pulls; 1 is as it was learned.")
-    ] = 6.0,
+    ] = 7.0,
     eta: Annotated[float, typer.Option("--eta", metavar="E", help="Noise that each step adds anew, 0 to 1.")] = 0.0,
     temperature: Annotated[
         float, typer.Option("--temperature", metavar="T", help="How freely notes are drawn; 0 takes the likeliest.")

@@ -49,7 +49,7 @@ class Transfer:
     keep: frozenset[str] = frozenset({CHORDS})
     steps: int = 25
     eta: float = 0.0
-    guidance: float = 6.0
+    guidance: float = 7.0
     theory_guidance: float = 3.0
     temperature: float = 0.5
     top_p: float = 0.95
