@@ -113,7 +113,10 @@ class Transformer(nn.Module):
             memory: float [B, S, D], an encoder's output.
             visible: bool [B, S], False at padding.
         """
-        layers = [block.cross_attention.project(memory) for block in self._blocks()]  # type: ignore[union-attr]
+        layers = []
+        for block in self._blocks():
+            assert block.cross_attention is not None
+            layers.append(block.cross_attention.project(memory))
         return Memory(layers, visible)
 
     def new_cache(self, rows: int, *, capacity: int = 64, is_static: bool = False) -> KVCache:

@@ -41,7 +41,7 @@ from musictool.training.tasks.tatumflow import (
     lesson_of,
 )
 from tests.small_models import random_tatumflow
-from tests.training.tasks.style_pieces import SCALES, TINY, folders, write, write_styles
+from tests.training.tasks.style_pieces import SCALES, TINY, folders, write
 
 EXAMPLE_RECIPE = Path(__file__).parents[3] / "examples/recipes/tatumflow/tatumflow.toml"
 PARTS = ("writing", "diffusion", "genre", "gaussian", "contrast", "reading", "exchange", "suspicion")
@@ -66,12 +66,6 @@ def _one_thread() -> Iterator[None]:
 
 
 # ------------------------------------------------------------------------------------------------------ made-up corpora
-
-
-@pytest.fixture(scope="module")
-def styles(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As of `write_styles`."""
-    return write_styles(tmp_path_factory.mktemp("styles"))
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from musictool.training.runs import read_metrics
 from musictool.training.tasks.tatumflow import Odds, StyleTransferData
 from musictool.training.tasks.tatumflow_writing import DecoderTraining, StyleWriting, StyleWritingLoss
 from tests.small_models import random_tatumflow
-from tests.training.tasks.style_pieces import SCALES, TINY, folders, write_styles
+from tests.training.tasks.style_pieces import SCALES, TINY, folders
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 
@@ -31,11 +31,6 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def styles(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_styles(tmp_path_factory.mktemp("styles"))
 
 
 @pytest.fixture(scope="module")
