@@ -124,7 +124,7 @@ class _PipelineRun:
         for left_over in target.glob(".mtk-*.part"):  # by a run that was killed while it wrote a list
             left_over.unlink(missing_ok=True)
         is_good, sides = split_folder(self._environment, source, target, wanted, force=True)
-        if all(path.suffix == CODES_SUFFIX for item in items for path in item.files):
+        if all(part.file.suffix == CODES_SUFFIX for item in items for part in item.parts.values()):
             from musictool.training.data.pipeline.corpora import corpora_of, write_corpus
 
             for name, streams in corpora_of(items, sides, source).items():

@@ -15,6 +15,8 @@ import soundfile
 
 from musictool.errors import InputError
 from musictool.symbolic.corpus import load_pyarrow
+from musictool.symbolic.midi_writing import write_midi
+from musictool.symbolic.notes import Notes, Score
 from musictool.training.data.pipeline import clips, ingest, loudness, windows
 from tests.small_models import install_codec
 
@@ -282,7 +284,8 @@ def test_codes_are_put_together_for_each_side_and_part(mtk, tmp_path, monkeypatc
             (folder / part).mkdir(parents=True, exist_ok=True)
             sound = np.random.default_rng(seed).normal(0, 0.1, (RATE, 1))
             soundfile.write(folder / part / f"{name}.flac", sound, RATE)
-        parts = {part: {"file": f"{part}/{name}.flac"} for part in ("lead", "backing")}
+            (folder / part / f"{name}.mid").write_bytes(write_midi(Score(Notes.of([0.0], [0.2], [60], [80]))))
+        parts = {part: {"file": f"{part}/{name}.flac", "notes": f"{part}/{name}.mid"} for part in ("lead", "backing")}
         lines.append(json.dumps({"name": name, "piece": name, "parts": parts}))
     (folder / "manifest.jsonl").write_text("\n".join(lines))
     (tmp_path / "codes.toml").write_text(
