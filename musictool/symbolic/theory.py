@@ -214,7 +214,8 @@ def theory_windows(notes: Notes, windows: Windows) -> Theory:
 
 def _joined(*parts: NDArray) -> NDArray[np.float32]:
     """Columns [F] and blocks [F, width] side by side."""
-    return np.column_stack(parts).astype(np.float32)
+    blocks = [part if part.ndim == 2 else part[:, None] for part in parts]
+    return np.concatenate(blocks, axis=1, dtype=np.float32, casting="unsafe")
 
 
 def _chord_templates() -> NDArray[np.float64]:
@@ -351,7 +352,7 @@ def _beat(members: Members, seconds: NDArray) -> tuple[NDArray, NDArray, NDArray
     """Regularity, pulse and syncopation, each [F], of the windows with three attacks or more."""
     is_enough, windows = members.count >= 3, np.arange(len(members.count))
     waves = np.exp(2j * np.pi * seconds[:, None] / _BEAT_SECONDS)
-    pulls = members.means(waves)
+    pulls = members.mean(waves)
     best = abs(pulls).argmax(axis=1)
     pull = pulls[windows, best]
     followed = members.after(1)

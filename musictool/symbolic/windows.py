@@ -1,12 +1,13 @@
 """Statistics of the rows that fall into each of many windows of time, worked out for all windows at once.
 
-Rows are sorted in time, so that a window's are neighbours; nothing here loops over windows or rows. Knows nothing of
-notes.
+Rows are sorted in time, so that a window's are neighbours and its sums are differences of sums from the first row on;
+nothing here loops over windows or rows. Knows nothing of notes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -25,52 +26,62 @@ class Windows(NamedTuple):
 class Members:
     """Which rows of a table belong to which window, where rows in time make a window's neighbours.
 
+    Args:
+        first, last: int64 [F], a window's first row and the one after its last; it has none where that is no later.
+
     Attributes:
         first, count: int64 [F], a window's first row and how many it has.
-        window, row: int64 [p], the same as pairs, window after window.
     """
 
     def __init__(self, first: NDArray[np.int64], last: NDArray[np.int64]) -> None:
         self.first = first
         self.count = np.maximum(last - first, 0)
-        before = np.cumsum(self.count) - self.count
-        self.window = np.repeat(np.arange(len(first)), self.count)
-        self.row = np.arange(len(self.window)) + np.repeat(first - before, self.count)
-        self._starts = before[self.count > 0]
+        self._at_least_one = np.maximum(self.count, 1)
+
+    @cached_property
+    def window(self) -> NDArray[np.int64]:
+        """Of each pair of a window and a row of it, window after window, the window; int64 [p]."""
+        return np.repeat(np.arange(len(self.first)), self.count)
+
+    @cached_property
+    def row(self) -> NDArray[np.int64]:
+        """And the row, int64 [p]."""
+        return np.arange(len(self.window)) + np.repeat(self.first - self._before, self.count)
+
+    @cached_property
+    def _before(self) -> NDArray[np.int64]:
+        """How many pairs the windows before have, [F]."""
+        return np.cumsum(self.count) - self.count
 
     def after(self, skipped: int) -> Members:
         """The rows of each window but the first few."""
         return Members(self.first + skipped, self.first + self.count)
 
-    @property
+    @cached_property
     def is_any(self) -> NDArray[np.bool_]:
         return self.count > 0
 
     def total(self, values: NDArray) -> NDArray:
-        """Sums [F] of values [n]."""
-        return np.bincount(self.window, values[self.row], len(self.count))
+        """Sums [F, ...] of values [n, ...]."""
+        sums = np.zeros((len(values) + 1, *values.shape[1:]), np.result_type(values, np.int64))
+        np.cumsum(values, axis=0, out=sums[1:])
+        first = np.minimum(self.first, len(values))
+        return sums[first + self.count] - sums[first]
 
-    def mean(self, values: NDArray) -> NDArray[np.float64]:
-        return self.total(values) / np.maximum(self.count, 1)
-
-    def means(self, values: NDArray) -> NDArray:
-        """Means [F, c] of values [n, c]."""
-        found = np.zeros((len(self.count), values.shape[1]), values.dtype)
-        if len(self.row):
-            found[self.is_any] = np.add.reduceat(values[self.row], self._starts)
-        return found / np.maximum(self.count, 1)[:, None]
+    def mean(self, values: NDArray) -> NDArray:
+        """Means [F, ...] of values [n, ...]."""
+        return self.total(values) / self._at_least_one.reshape(-1, *(1,) * (values.ndim - 1))
 
     def quantiles(self, values: NDArray[np.int64], shares: Sequence[float]) -> list[NDArray]:
         """For each share, [F] values below which that share of each window's lie; values [n] of 0..127."""
         ranked = np.append(np.sort(self.window * 128 + values[self.row]) % 128, 0)
-        before = np.cumsum(self.count) - self.count
         last = np.maximum(self.count - 1, 0)
-        return [ranked[before + np.rint(share * last).astype(np.int64)] * self.is_any for share in shares]
+        return [ranked[self._before + np.rint(share * last).astype(np.int64)] * self.is_any for share in shares]
 
     def deviation(self, values: NDArray) -> NDArray[np.float64]:
         """Standard deviations [F] of values [n]."""
         away = values[self.row] - self.mean(values)[self.window]
-        return np.sqrt(np.bincount(self.window, away * away, len(self.count)) / np.maximum(self.count, 1))
+        return np.sqrt(np.bincount(self.window, away * away, len(self.count)) / self._at_least_one)
 
     def least(self, values: NDArray) -> NDArray[np.float64]:
         return self._extreme(np.minimum, values)
@@ -99,7 +110,7 @@ class Members:
     def _extreme(self, choose: np.ufunc, values: NDArray) -> NDArray[np.float64]:
         found = np.zeros(len(self.count))
         if len(self.row):
-            found[self.is_any] = choose.reduceat(values[self.row], self._starts)
+            found[self.is_any] = choose.reduceat(values[self.row], self._before[self.is_any])
         return found
 
 
@@ -125,7 +136,8 @@ def overlaps(
 
 def histogram(window: NDArray, bins: NDArray, count: int, width: int, weight: NDArray | None = None) -> NDArray:
     """Sums [count, width] of weights, or counts, of pairs of a window and a bin, all [p]."""
-    return np.bincount(window * width + bins, weight, count * width).reshape(count, width).astype(np.float64)
+    sums = np.bincount(window * width + bins, weight, count * width)
+    return sums.reshape(count, width).astype(np.float64, copy=False)
 
 
 def soft_histogram(window: NDArray, place: NDArray, count: int, width: int) -> NDArray[np.float64]:
@@ -133,7 +145,8 @@ def soft_histogram(window: NDArray, place: NDArray, count: int, width: int) -> N
     place = np.clip(place, 0, width - 1)
     low = np.minimum(place.astype(np.int64), width - 2)
     high_share = place - low
-    return histogram(window, low, count, width, 1 - high_share) + histogram(window, low + 1, count, width, high_share)
+    bins, shares = np.concatenate([low, low + 1]), np.concatenate([1 - high_share, high_share])
+    return histogram(np.concatenate([window, window]), bins, count, width, shares)
 
 
 def shares_of(counts: NDArray) -> NDArray[np.float64]:
