@@ -123,7 +123,9 @@ def transfer(
 
     Reads a token stream, or MIDI files as mtk tokenize would write them, and writes each item in the scheme it came
     in. The piano's part is played anew; drums and other instruments stay as they are, and so do items without a piano,
-    unless --instruments says otherwise. With -o DIR/ or a template each item has a stream of its own. Items that an
+    unless --instruments says otherwise. Chords are kept as the style has them; other factors to the note: a melody is
+    all there, attacks fall where the rhythm has them, notes are in the harmony, each moment is as loud as it was. What
+    is borrowed gives way to what is kept. With -o DIR/ or a template each item has a stream of its own. Items that an
     earlier stage gave up travel on, and the exit status is 1; a stream that breaks off ends with 3.
     """
     environment = environment_of(context)

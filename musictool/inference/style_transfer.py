@@ -3,8 +3,8 @@
 The part is read in windows that overlap. Each is encoded, its latents are noised as far as `strength` says, and
 denoised towards the style, with theory given: the source's for what is kept, another piece's for what is borrowed. The
 frames that a window shares with the one before are held at what that one made of them, so that the denoiser goes on in
-its middle; then windows are written out, many at once. Draws depend on the part and the seed alone. Memory is that of a
-few windows and of the piece's notes.
+its middle; then windows are written out, many at once, and in the end their notes are brought to the theory that was
+given. Draws depend on the part and the seed alone. Memory is that of a few windows and of the piece's notes.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from musictool.inference.transfer_options import CHORDS, Transfer, check_keepabl
 from musictool.models.tatumflow import TatumFlow, Way
 from musictool.models.tatumflow_parts import LEVELS, Steps, Style, Wish
 from musictool.symbolic.chords import Chord, chords_of, qualities_of
+from musictool.symbolic.holding import held
 from musictool.symbolic.lead_sheet import lead_sheet
 from musictool.symbolic.notes import Score
 from musictool.symbolic.piano_ids import FRAME_TICKS, TICKS_PER_SECOND, Piano, ticks_of_ids
@@ -62,11 +63,16 @@ class _Aim(NamedTuple):
         style: that it should have.
         knows: factors of theory that the model is told.
         given: those that are not the part's own, each with a part of the same length to take it of.
+        wanted: those that what it writes is held to, each with the part to take it of: what is kept and borrowed, but
+            for chords, which say no more than a lead sheet.
+        borrowed: those of them that are another piece's.
     """
 
     style: Style
     knows: frozenset[str]
     given: Mapping[str, Piano]
+    wanted: Mapping[str, Piano]
+    borrowed: frozenset[str]
 
 
 class TransferModel(NamedTuple):
@@ -210,7 +216,7 @@ class StyleTransfer:
         if part is None:
             return score
         aim = self._aim(part.piano, target, donors or {})
-        made = joined(self._played(part.piano, aim, advance))
+        made = held(joined(self._played(part.piano, aim, advance)), aim.wanted, aim.borrowed)
         return part.replaced(score, made.between(0, part.piano.end))
 
     def _aim(self, piano: Piano, target: Target, donors: Mapping[str, Score]) -> _Aim:
@@ -226,7 +232,11 @@ class StyleTransfer:
                 raise InputError(f"there is no note to borrow {name} from", code="no-notes")
             donor = moved(looped(part.piano, total - first), first * FRAME_TICKS)
             given["harmony" if name == CHORDS else name] = lead_sheet(donor) if name == CHORDS else donor
-        return _Aim(target.style, frozenset(self._options.keep & set(FACTORS)) | given.keys(), given)
+        kept, borrowed = self._options.keep & set(FACTORS), donors.keys() & set(FACTORS)
+        wanted = {name: given.get(name, piano) for name in kept | borrowed}
+        if CHORDS in donors:
+            wanted.pop("harmony", None)
+        return _Aim(target.style, frozenset(kept | given.keys()), given, wanted, frozenset(borrowed))
 
     def _played(self, piano: Piano, aim: _Aim, advance: Callable[[float], None]) -> Iterator[tuple[Window, Piano]]:
         """What each window plays when it gets there."""

@@ -34,7 +34,7 @@ class Transfer:
         strength: the share of the source's latents, by amplitude, that gives way to noise: 0 keeps everything, 1 only
             what is in `keep`.
         keep: of `KEEPABLE`, what is given to the model as the source has it; harmony says more than chords, and stands
-            for both.
+            for both. What the model writes is held to it (`symbolic.holding`), but for chords.
         steps, eta: of DDIM.
         guidance: how far the style leads away from music of no style; 1 is none.
         theory_guidance: the same of what is kept.

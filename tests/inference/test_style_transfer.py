@@ -21,6 +21,8 @@ from musictool.inference.transfer_options import KEEPABLE, parse_donors, parse_f
 from musictool.models.tatumflow import TatumFlow
 from musictool.models.tatumflow_parts import Wish
 from musictool.symbolic.notes import Notes, Pedals, Score, Track
+from musictool.symbolic.piano_ids import Piano
+from musictool.symbolic.skyline import skyline_of
 from musictool.symbolic.theory import FACTORS, WIDTHS, theory_frames
 from tests.small_models import install_small_mt3, install_small_tatumflow, random_tatumflow
 
@@ -138,6 +140,31 @@ def test_every_factor_can_be_borrowed_and_comes_from_the_donor(model, factor):
     made = [rows(carried(model, piece(), options).notes)]
     made += [rows(carried(model, piece(), options, donors={factor: piece(7.0, seed)}).notes) for seed in range(1, 5)]
     assert len({tuple(notes) for notes in made}) >= 4
+
+
+def top_line(notes: Notes) -> list[tuple[float, int]]:
+    line = skyline_of(notes)
+    return list(zip(line.onset_seconds.round(2).tolist(), line.pitch.tolist(), strict=True))
+
+
+def test_a_melody_that_is_kept_is_there_note_for_note(model):
+    score = replace(piece(), notes=pianos(piece()))
+    on_grid = Piano.of(score.notes).notes()
+    made = pianos(carried(model, score, replace(QUICK, keep=frozenset({"chords", "melody"}))))
+    assert set(top_line(on_grid)) <= set(top_line(made))
+    assert set(rows(made)) - set(rows(on_grid))
+    free = pianos(carried(model, score, replace(QUICK, keep=frozenset({"chords", "harmony"}))))
+    assert not set(top_line(on_grid)) <= set(top_line(free))
+
+
+def test_chords_alone_hold_no_note(model, monkeypatch):
+    seen = []
+    monkeypatch.setattr(style_transfer, "held", lambda made, wanted, borrowed: seen.append((wanted, borrowed)) or made)
+    carried(model, piece())
+    carried(model, piece(), replace(QUICK, keep=frozenset({"harmony"})), donors={"chords": piece(7.0, 1)})
+    assert seen == [({}, frozenset())] * 2
+    carried(model, piece(), replace(QUICK, keep=frozenset({"rhythm"})), donors={"melody": piece(7.0, 1)})
+    assert (set(seen[2][0]), seen[2][1]) == ({"rhythm", "melody"}, {"melody"})
 
 
 @pytest.fixture
