@@ -22,6 +22,8 @@ from musictool.symbolic.skyline import TOGETHER_SECONDS, skyline_of
 from musictool.symbolic.theory import CHORD_SECONDS
 
 REACH_TICKS = FRAME_TICKS  # an attack that is farther than this from the rhythm's stays where it is
+LEGATO_TICKS = 25  # by so much two notes of a melody may sound together
+LEGATO_FALL = 9  # in semitones
 _CHORD_TICKS = round(CHORD_SECONDS * TICKS_PER_SECOND)
 _TOGETHER_TICKS = round(TOGETHER_SECONDS * TICKS_PER_SECOND)
 _OCTAVE, _LOWEST_PITCH = 12, 21
@@ -176,7 +178,12 @@ class _Line(NamedTuple):
 
 
 def _line_of(piano: Piano) -> _Line:
-    row = skyline_of(piano.notes()).row
+    """The highest notes, and those that follow one legato, not far below it, as it is about to end."""
+    alone = skyline_of(piano.notes()).row
+    length = piano.offset - piano.onset
+    row = skyline_of(replace(piano, offset=piano.offset - np.minimum(LEGATO_TICKS, length // 2)).notes()).row
+    fall = -np.diff(piano.pitch[row].astype(np.int64), prepend=0)
+    row = row[np.isin(row, alone) | (fall <= LEGATO_FALL)]
     return _Line(piano.onset[row], piano.offset[row], piano.pitch[row].astype(np.int64), piano.velocity[row], row)
 
 
@@ -195,9 +202,10 @@ def _line_in_time(line: _Line, rhythm: _Attacks, *, is_whole: bool) -> _Line:
     tick = rhythm.tick[attack]
     is_placed = (np.diff(attack, prepend=-1) > 0) & (abs(tick - line.onset) <= REACH_TICKS)
     onset = np.where(is_placed, tick, line.onset)
-    rows = np.flatnonzero(is_placed | is_whole)
-    rows = rows[np.argsort(onset[rows], kind="stable")]
-    return line._replace(onset=onset, offset=onset + line.offset - line.onset).take(rows)
+    if is_whole:  # none before those that it follows
+        place = np.arange(len(onset))
+        onset = np.maximum.accumulate(onset - place) + place
+    return line._replace(onset=onset, offset=onset + line.offset - line.onset).take(is_placed | is_whole)
 
 
 def _under(made: Piano, line: _Line) -> Piano:

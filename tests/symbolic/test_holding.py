@@ -75,6 +75,15 @@ def test_a_melody_is_on_top_note_for_note(seed):
     assert len(result) > len(top.row) + 0.7 * is_rest.sum()
 
 
+def test_notes_that_overlap_a_little_are_one_melody_and_what_is_far_below_is_not():
+    nothing = np.zeros(0, np.int64)
+    columns = [[0, 100, 190, 190], [120, 200, 300, 300], [72, 69, 65, 45], [80] * 4]
+    wanted = Piano.on_grid(*np.array(columns), nothing, nothing)
+    made = Piano.on_grid(*np.array([[10], [90], [40], [60]]), nothing, nothing)
+    assert line(wanted) == [72]
+    assert {row[:3] for row in rows(held(made, {"melody": wanted}))} == {(0, 120, 72), (100, 200, 69), (190, 300, 65)}
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_attacks_within_reach_fall_where_the_rhythm_has_them(seed):
     made, wanted = piano(seed), piano(seed + 100, 30)
