@@ -111,6 +111,12 @@ class Attention(nn.Module):
         self.value: Product = nn.Linear(memory_width, inner, bias=bias)
         self.output: Product = nn.Linear(inner, width, bias=bias)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """What keys and values come in."""
+        assert isinstance(self.key, nn.Linear)
+        return self.key.weight.dtype
+
     def forward(
         self,
         x: Tensor,

@@ -35,6 +35,7 @@ class FeedForward(nn.Module):
         self, width: int, hidden: int, *, activation: Activation = "gelu", bias: bool = False, dropout: float = 0.0
     ) -> None:
         super().__init__()
+        self.activation = activation
         self.activate = ACTIVATIONS[activation]
         self.up = nn.Linear(width, hidden, bias=bias)
         self.down = nn.Linear(hidden, width, bias=bias)
@@ -53,6 +54,7 @@ class GatedFeedForward(nn.Module):
         self, width: int, hidden: int, *, activation: Activation = "gelu_tanh", bias: bool = False, dropout: float = 0.0
     ) -> None:
         super().__init__()
+        self.activation = activation
         self.activate = ACTIVATIONS[activation]
         self.gate = nn.Linear(width, hidden, bias=bias)
         self.up = nn.Linear(width, hidden, bias=bias)

@@ -14,6 +14,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from musictool.core.feed_forward import Activation
+
+FUSED: dict[Activation, tuple[str, str]] = {
+    "relu": ("relu", ""),
+    "gelu": ("gelu", "none"),
+    "gelu_tanh": ("gelu", "tanh"),
+}
+"""Activations that oneDNN has, and what it calls them."""
+
 _PACKED_FOR_ROWS = 1024
 _STEPS = 127  # of eight bits, on either side of 0
 _LEAST = 1e-20  # an output whose weights are all 0 has a scale, too
@@ -32,18 +41,29 @@ class PackedLinear(nn.Module):
     Args:
         linear: on a CPU, float32.
         dtype: what weights and products are in; input, output and sums stay float32.
+        activation: of its output, worked out where that is still at hand; one of `FUSED`, or none.
     """
 
-    def __init__(self, linear: nn.Linear, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, linear: nn.Linear, dtype: torch.dtype = torch.float32, activation: Activation | None = None
+    ) -> None:
         super().__init__()
         self.dtype = dtype
+        self._activation = FUSED[activation] if activation else ("none", "")
         self.weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach().to(dtype), _PACKED_FOR_ROWS)
         self.bias = None if linear.bias is None else linear.bias.detach().to(dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """float32 [..., in] to float32 [..., out]."""
-        y: Tensor = torch.ops.mkldnn._linear_pointwise.default(x.to(self.dtype), self.weight, self.bias, "none", [], "")
-        return y.float()
+        return self.said(x).float()
+
+    def said(self, x: Tensor) -> Tensor:
+        """float [..., in] to [..., out], in the format of its products."""
+        name, kind = self._activation
+        if x.dtype != self.dtype:
+            x = x.to(self.dtype)
+        y: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, self.weight, self.bias, name, [], kind)
+        return y
 
 
 class PackedInt8Linear(nn.Module):
@@ -65,6 +85,10 @@ class PackedInt8Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """float32 [..., in] to float32 [..., out]."""
+        return self.said(x).float()
+
+    def said(self, x: Tensor) -> Tensor:
+        """float [..., in] to bfloat16 [..., out]."""
         rows = x.reshape(-1, x.shape[-1]).bfloat16()
         if self._missing:
             rows = functional.pad(rows, (0, self._missing))
@@ -72,13 +96,24 @@ class PackedInt8Linear(nn.Module):
             y = torch._weight_int8pack_mm(rows, self.weight, self.scales)
         else:
             y = functional.linear(rows, self.weight.bfloat16()) * self.scales
-        y = y.float().view(*x.shape[:-1], len(self.scales))
+        y = y.view(*x.shape[:-1], len(self.scales))
         return y if self.bias is None else y.add_(self.bias)
 
 
-def pack_linear(linear: nn.Linear, dtype: torch.dtype = torch.float32) -> nn.Module:
-    """A packed layer in place of a linear one; `dtype` is float32, bfloat16 or int8."""
-    return PackedInt8Linear(linear) if dtype == torch.int8 else PackedLinear(linear, dtype)
+def pack_linear(
+    linear: nn.Linear, dtype: torch.dtype = torch.float32, activation: Activation | None = None
+) -> PackedLinear | PackedInt8Linear:
+    """A packed layer in place of a linear one.
+
+    Args:
+        linear: on a CPU, float32.
+        dtype: float32, bfloat16 or int8.
+        activation: of its output; none with int8.
+    """
+    if dtype != torch.int8:
+        return PackedLinear(linear, dtype, activation)
+    assert activation is None, "eight bits know no activation"
+    return PackedInt8Linear(linear)
 
 
 def pack_linears(module: nn.Module, dtype: torch.dtype = torch.float32) -> None:

@@ -1,8 +1,9 @@
 """Transformers packed for inference on a CPU, in as few calls as can be.
 
 A step of one row is little work beside reading the weights, and then each call counts, those of modules among them:
-what several layers make of the same input is one product here, and parts are called past their modules. Products are
-`packed_linear`'s, and as little made for training as those.
+what several layers make of the same input is one product here, and parts are called past their modules. What goes from
+product to product, keys and values too, stays in the format of the products; norms and the sums that go from block to
+block are float32. Products are `packed_linear`'s, and as little made for training as those.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from musictool.core.attention import Attention, Product, Sight
-from musictool.core.feed_forward import FeedForward, GatedFeedForward
+from musictool.core.feed_forward import Activation, FeedForward, GatedFeedForward
 from musictool.core.kv_cache import KVCache, Memory
-from musictool.core.packed_linear import pack_linear, pack_linears, side_by_side
+from musictool.core.packed_linear import FUSED, pack_linear, pack_linears, side_by_side
 from musictool.core.positions import Rotation
 from musictool.core.transformer import Block
 
@@ -25,7 +26,7 @@ class PackedAttention(Attention):
 
     Args:
         attention: on a CPU, float32.
-        dtype: as of `pack_linear`.
+        dtype: as of `pack_linear`; what it gives is float32 or, of eight bits and of bfloat16, bfloat16.
     """
 
     def __init__(self, attention: Attention, dtype: torch.dtype) -> None:
@@ -34,8 +35,13 @@ class PackedAttention(Attention):
         self.head_width = attention.head_width
         self.scale = attention.scale
         self.dropout = 0.0
+        self._dtype = torch.bfloat16 if dtype == torch.int8 else dtype
         self._pack(attention, dtype)
         self.output = _product(dtype, attention.output)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._dtype
 
     def _pack(self, attention: Attention, dtype: torch.dtype) -> None:
         self.query, self.key, self.value = (
@@ -60,7 +66,7 @@ class PackedFeedForward(nn.Module):
 
     Args:
         feed_forward: on a CPU, float32.
-        dtype: as of `pack_linear`.
+        dtype: as of `PackedAttention`.
     """
 
     def __init__(self, feed_forward: nn.Module, dtype: torch.dtype) -> None:
@@ -68,13 +74,17 @@ class PackedFeedForward(nn.Module):
         assert isinstance(feed_forward, FeedForward | GatedFeedForward)
         self._activate = feed_forward.activate
         self._is_gated = isinstance(feed_forward, GatedFeedForward)
+        activation = feed_forward.activation
+        self._is_fused = not self._is_gated and dtype != torch.int8 and activation in FUSED
         ways = [feed_forward.gate, feed_forward.up] if isinstance(feed_forward, GatedFeedForward) else [feed_forward.up]
-        self._up = _product(dtype, *ways)
+        self._up = _product(dtype, *ways, activation=activation if self._is_fused else None)
         self._down = _product(dtype, feed_forward.down)
 
     def forward(self, x: Tensor) -> Tensor:
         """float [B, T, D] to the same."""
         hidden = self._up(x)
+        if self._is_fused:
+            return self._down(hidden)
         if not self._is_gated:
             return self._down(self._activate(hidden))
         gate, up = hidden.chunk(2, -1)
@@ -140,12 +150,11 @@ def _pack_blocks(module: nn.Module, dtype: torch.dtype) -> None:
             _pack_blocks(child, dtype)
 
 
-def _product(dtype: torch.dtype, *layers: Product) -> Product:
+def _product(dtype: torch.dtype, *layers: Product, activation: Activation | None = None) -> Product:
     """What linear layers say of the same input, one after the other, packed as one."""
     linears = [layer for layer in layers if isinstance(layer, nn.Linear)]
     assert len(linears) == len(layers)
-    product: Product = pack_linear(linears[0] if len(linears) == 1 else side_by_side(linears), dtype).forward
-    return product
+    return pack_linear(linears[0] if len(linears) == 1 else side_by_side(linears), dtype, activation).said
 
 
 def _function(norm: nn.Module | None) -> Product:

@@ -131,7 +131,7 @@ class Transformer(nn.Module):
             attention.head_width,
             capacity=capacity,
             is_static=is_static,
-            dtype=weight.dtype,
+            dtype=attention.dtype,
             device=weight.device,
         )
 

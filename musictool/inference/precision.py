@@ -1,9 +1,9 @@
 """A model made ready to run: on a device, in a number format, with the fastest linear layers there are for both.
 
-`fp32` is exact. `bf16` halves the weights: on a GPU the whole model is bfloat16; on a CPU the matrix products are, and
-what lies between them (norms, softmax, the cache) stays float32, which there is both faster and more exact. `int8`
-halves them again, of linear layers and on a CPU alone; it is made for models that say one step after another, whose
-time goes into reading weights.
+`fp32` is exact. `bf16` halves the weights: on a GPU the whole model is bfloat16; on a CPU the matrix products are, with
+the keys and values that they give, and what lies between them (norms, softmax, sums) stays float32. `int8` halves them
+again, of linear layers and on a CPU alone; it is made for models that say one step after another, whose time goes into
+reading weights.
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ CONFIG = MusicGenConfig(text=TextEncoderConfig(vocabulary=8, width=1024, heads=1
 HELD, STATES, ROOM = 500, 20, 640
 PRECISIONS: tuple[PrecisionName, ...] = get_args(PrecisionName)
 BYTES = {"fp32": 4, "bf16": 2, "int8": 1}
+CACHE_BYTES = {"fp32": 4, "bf16": 2, "int8": 2}
 TARGETS = {"fp32": 1.5, "bf16": 1.5}  # times the floor, at most
 FRAMES = 20
 
@@ -116,11 +117,11 @@ def of_transformers(precision: PrecisionName) -> Contender:
 
 
 def floor_of(precision: str) -> Callable[[], object]:
-    """Read as many bytes as a step has to: the linear layers' weights, and keys and values in float32."""
+    """Read as many bytes as a step has to: the linear layers' weights, and keys and values."""
     weights = CONFIG.layers * (6 * CONFIG.width**2 + 2 * CONFIG.width * CONFIG.hidden)
     weights += CONFIG.codebooks * CONFIG.codebook_size * CONFIG.width
     cached = 2 * CONFIG.layers * CONFIG.width * HELD
-    kept = torch.ones(weights * BYTES[precision] // 4 + cached)
+    kept = torch.ones((weights * BYTES[precision] + cached * CACHE_BYTES[precision]) // 4)
     return kept.sum
 
 

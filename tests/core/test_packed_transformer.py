@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from musictool.core.feed_forward import FeedForward
 from musictool.core.packed_linear import PackedInt8Linear, can_pack
-from musictool.core.packed_transformer import pack_transformers
+from musictool.core.packed_transformer import PackedFeedForward, pack_transformers
 from musictool.core.positions import RelativeBias, Rotary
 from musictool.core.transformer import Transformer, build_transformer
 
@@ -58,6 +59,12 @@ def in_steps(stack: Transformer, x: torch.Tensor, sizes: list[int], memory: torc
     return torch.cat(said, 1)
 
 
+def cache_shape(stack: Transformer) -> tuple[int, int, int]:
+    """Heads, steps and width of what a cache takes of three steps."""
+    attention = stack.blocks[0].self_attention
+    return attention.heads, 3, attention.head_width
+
+
 def memory_for(kind: str) -> torch.Tensor | None:
     return torch.randn(2, 5, 64) if STACKS[kind].get("attends_to_memory") else None
 
@@ -80,6 +87,31 @@ def test_packed_blocks_say_what_plain_ones_say_at_once_and_step_by_step(kind, dt
     else:
         assert not torch.equal(whole, wanted)
     assert whole.dtype == torch.float32
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("dtype", FORMATS, ids=str)
+@pytest.mark.parametrize("kind", sorted(STACKS))
+def test_keys_and_values_are_kept_as_products_give_them(kind, dtype):
+    fast, memory = packed(stack_of(kind), dtype), memory_for(kind)
+    kept_in = torch.float32 if dtype == torch.float32 else torch.bfloat16
+    kept = None if memory is None else fast.remember(memory)
+    cache = fast.new_cache(2)
+    fast(torch.randn(2, 3, 64), positions=cache.begin(3), cache=cache, memory=kept)
+    assert {part.dtype for part in cache.append(0, *torch.zeros(2, 2, *cache_shape(fast)))} == {kept_in}
+    if kept is not None:
+        assert {part.dtype for layer in kept.layers for part in layer} == {kept_in}
+
+
+@needs_onednn
+@torch.inference_mode()
+@pytest.mark.parametrize("activation", ["relu", "gelu", "gelu_tanh", "silu"])
+@pytest.mark.parametrize("rows", [1, 300])
+def test_a_fused_activation_is_torchs(activation, rows):
+    torch.manual_seed(0)
+    plain = FeedForward(48, 200, activation=activation, bias=True)
+    x = 3 * torch.randn(1, rows, 48)
+    torch.testing.assert_close(PackedFeedForward(plain, torch.float32)(x), plain(x), rtol=0, atol=5e-6)
 
 
 @torch.inference_mode()
