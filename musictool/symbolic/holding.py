@@ -22,6 +22,7 @@ from musictool.symbolic.skyline import TOGETHER_SECONDS, skyline_of
 from musictool.symbolic.theory import CHORD_SECONDS
 
 REACH_TICKS = FRAME_TICKS  # an attack that is farther than this from the rhythm's stays where it is
+LINE_REACH_TICKS = 15  # and so does a note of a melody
 LEGATO_TICKS = 25  # by so much two notes of a melody may sound together
 LEGATO_FALL = 9  # in semitones
 _CHORD_TICKS = round(CHORD_SECONDS * TICKS_PER_SECOND)
@@ -200,7 +201,7 @@ def _line_in_time(line: _Line, rhythm: _Attacks, *, is_whole: bool) -> _Line:
     """
     attack = rhythm.nearest(line.onset)
     tick = rhythm.tick[attack]
-    is_placed = (np.diff(attack, prepend=-1) > 0) & (abs(tick - line.onset) <= REACH_TICKS)
+    is_placed = (np.diff(attack, prepend=-1) > 0) & (abs(tick - line.onset) <= LINE_REACH_TICKS)
     onset = np.where(is_placed, tick, line.onset)
     if is_whole:  # none before those that it follows
         place = np.arange(len(onset))
