@@ -32,7 +32,7 @@ from musictool.training.loop import Keeping, Record, Trainer
 from musictool.training.recipe import Recipe, build_recipe, changed_values, recipe_to_toml
 from musictool.training.runs import MetricsFile, RunFolder
 from musictool.training.saving import clear_leftovers, saved_config
-from musictool.training.task import AccompaniedTask, FiledTask, StoreTask, Task, find_task
+from musictool.training.task import AccompaniedTask, FiledTask, SourcedTask, StoreTask, Task, find_task
 
 if TYPE_CHECKING:
     from musictool.checkpoints.store import Store
@@ -118,7 +118,8 @@ def train(order: Order, store: Store, report: Callable[[Record], None], watch: W
         model = _build_model(recipe, plan, store)
         with MetricsFile(folder.metrics) if is_main else nullcontext() as metrics:
             files = task.files() if isinstance(task, FiledTask) else {}
-            write_model = partial(_write_model, order, plan, store, files)
+            sources = task.sources() if isinstance(task, SourcedTask) else {}
+            write_model = partial(_write_model, order, plan, store, files, sources)
             keeping = Keeping(folder, write_model, partial(_record, metrics, report))
             trainer = Trainer(accelerator, recipe, task, model, keeping, interrupts)
             if steps:
@@ -220,6 +221,7 @@ def _write_model(
     plan: ModelPlan,
     store: Store,
     files: Mapping[str, bytes],
+    sources: Mapping[str, str],
     model: nn.Module,
     step: int,
     figures: dict[str, float],
@@ -231,13 +233,14 @@ def _write_model(
         order, plan: what is trained.
         store: where the model that training began with is.
         files: of the task's, to lie beside a model.
+        sources: of the task's, to be told with a model.
         model, step, figures: what there is now.
         folder: takes it, and is empty.
     """
     recipe = order.recipe
     values = config_to_dict(model.config)  # an evaluation may have changed it
     family = values.pop("family")
-    source = {"format": "mtk train", "name": order.folder.path.resolve().name, "step": str(step)}
+    source = {"format": "mtk train", "name": order.folder.path.resolve().name, "step": str(step), **sources}
     card = [f"# {source['name']}", "", f"- family: {family}, preset {plan.preset}"]
     if recipe.adapter is not None:
         parameters = sum(tensor.numel() for tensor in model.state_dict().values())

@@ -107,6 +107,15 @@ class FiledTask(Protocol):
 
 
 @runtime_checkable
+class SourcedTask(Protocol):
+    """A task whose models mean something beside another model alone: codes by their codec, say."""
+
+    def sources(self) -> dict[str, str]:
+        """What a model has to say of where it is from, beside the run."""
+        ...
+
+
+@runtime_checkable
 class AccompaniedTask(Protocol):
     """A task that trains more than its model: discriminators, say, or what follows a model and is not in it.
 

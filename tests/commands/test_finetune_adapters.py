@@ -27,10 +27,10 @@ from musictool.training.estimate import measure_sizes
 from musictool.training.recipe import AdapterSection, build_recipe
 from musictool.training.runs import RunFolder, read_metrics
 from musictool.training.session import plan_task
-from tests.code_sets import CODEC, draw_pairs, install_small_saxgpt, write_pairs
+from tests.code_sets import CODEC, draw_pairs, install_small_saxgpt, write_corpus, write_pairs
 from tests.commands.conftest import EXAMPLES, Result
 from tests.commands.test_train import background, wait_for
-from tests.small_models import install_small_mt3
+from tests.small_models import SMALL_CODEC, install_codec, install_small_mt3
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 
@@ -282,3 +282,21 @@ def test_collections_are_by_style_where_all_say_one():
     assert _collections(["a/", "b.parquet"]) == ["a/", "b.parquet"]
     assert _collections(["jazz=a/", "pop=b/", "jazz=c.txt"]) == {"jazz": ["a/", "c.txt"], "pop": ["b/"]}
     assert _collections(["jazz=a/", "b/"]) == ["jazz=a/", "b/"]
+
+
+def test_a_model_that_is_trained_says_whose_codes_it_writes(mtk, home, tmp_path):
+    codec = install_codec(home, "a-codec")
+    sha256 = read_facts(codec).weights_sha256
+    for part, index in (("lead", 0), ("backing", 1)):
+        pieces = [pair[index] for pair in draw_pairs(3)]
+        write_corpus(tmp_path / f"train.{part}.parquet", pieces, "a-codec", sha256)
+    sizes = ("width=32", "heads=2", "hidden=32", "encoder_layers=1", "decoder_layers=1", "positions=64")
+    model = (*sizes, "codebooks=2", f"codebook_size={SMALL_CODEC.codebook_size}", "codec='a-codec'")
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text("task = 'code-generation'\n[model]\npreset = 'saxgpt-xsmall'\n" + "\n".join(model))
+    data = f"data.train=['{tmp_path / 'train.lead.parquet'}']"
+    settings = [setting for setting in SETTINGS if not setting.startswith("data.valid")]
+    result = mtk("train", recipe, "-o", tmp_path / "run", data, *settings, "run.steps=2", "-q")
+    assert result.status == 0, result.err
+    source = read_facts(sorted((tmp_path / "run" / "checkpoints").iterdir())[-1]).source
+    assert (source["codec"], source["codec_sha256"]) == ("a-codec", sha256)

@@ -200,6 +200,11 @@ class CodeGeneration:
             raise UsageError(message, context="loss.codebooks")
         _ = self._train, self._valid
 
+    def sources(self) -> dict[str, str]:
+        """The codec that the codes are of, as far as it is known here."""
+        sha256 = self._codec_sha256
+        return {CODEC_KEYS[0]: self._codec_name, CODEC_KEYS[1]: sha256} if sha256 else {}
+
     # ----------------------------------------------------------------------------------------------------------- data
 
     @cached_property
