@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from musictool.core.attention import Attention, Product, Sight
+from musictool.core.attention import EVERYTHING, Attention, Product, Sight
 from musictool.core.feed_forward import Activation, FeedForward, GatedFeedForward
 from musictool.core.kv_cache import KVCache, Memory
 from musictool.core.packed_linear import FUSED, pack_linear, pack_linears, side_by_side
@@ -122,12 +122,13 @@ class PackedBlock(Block):
         rotation: Rotation | None,
         cache: KVCache | None,
         memory: Memory | None,
+        across: Sight = EVERYTHING,
     ) -> Tensor:
         self_norm, cross_norm, feed_norm = self._norms
         x = x + self._look_back(self_norm(x), sight, rotation=rotation, cache=cache, layer=layer)
         if memory is not None:
             assert self._look_across is not None
-            x = x + self._look_across(cross_norm(x), memory.layers[layer], Sight(memory.mask()))
+            x = x + self._look_across(cross_norm(x), memory.layers[layer], across)
         return x + self._feed(feed_norm(x))
 
 

@@ -1,8 +1,9 @@
-"""Where a step stands, told to a model in one of four ways.
+"""Where a step stands, told to a model in one of five ways.
 
 Added to the input: `sinusoids` (Vaswani et al., 2017, section 3.5, with halves as in T5X), `waves` (the same the other
 way round, for any positions) and learned ones (`torch.nn.Embedding`). Turned into queries and keys: `Rotary` (Su et
-al., 2021). Added to the scores of attention: `RelativeBias` (Raffel et al., 2020, section 2.1).
+al., 2021). Added to the scores of attention: `RelativeBias` (Raffel et al., 2020, section 2.1) and `DistanceBias`
+(Press et al., 2022, section 3).
 """
 
 from __future__ import annotations
@@ -86,6 +87,29 @@ def rotate(x: Tensor, rotation: Rotation) -> Tensor:
     first, second = x.float().chunk(2, dim=-1)
     cosine, sine = rotation
     return torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1).type_as(x)
+
+
+class DistanceBias(nn.Module):
+    """What is farther away counts for less: scores fall with the distance, in each head at a slope of its own.
+
+    Press et al. (2022), section 3, known as ALiBi; here both ways. In head h of H, counted from 1, that is 2^(-8 h / H)
+    a step, so that some look at what is near and others at all. Nothing of it is learned.
+
+    Args:
+        heads: H.
+    """
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+
+    def forward(self, query_positions: Tensor, key_positions: Tensor) -> Tensor:
+        """The bias of queries at positions int [B, T], or [T], to keys at int [S]: float [B or 1, H, T, S]."""
+        head = torch.arange(1, self.heads + 1, device=key_positions.device)
+        slope = torch.exp2(-8 * head / self.heads)[:, None, None]
+        distance = (key_positions - query_positions[..., None]).abs()
+        bias = -slope * distance.unsqueeze(-3)  # [..., 1, T, S] -> [..., H, T, S]
+        return bias if bias.dim() == 4 else bias.unsqueeze(0)
 
 
 class RelativeBias(nn.Module):

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from musictool.core.attention import Attention, Sight, causal_mask, combine_masks
+from musictool.core.attention import EVERYTHING, Attention, Sight, causal_mask, combine_masks
 from musictool.core.feed_forward import Activation, FeedForward, GatedFeedForward
 from musictool.core.kv_cache import KVCache, Memory
-from musictool.core.positions import RelativeBias, Rotary, Rotation
+from musictool.core.positions import DistanceBias, RelativeBias, Rotary, Rotation
 
 NormName = Literal["rms", "layer"]
 
@@ -59,15 +59,16 @@ class Block(nn.Module):
         rotation: Rotation | None,
         cache: KVCache | None,
         memory: Memory | None,
+        across: Sight = EVERYTHING,
     ) -> Tensor:
-        """float [B, T, D] to the same; `layer` is the block's number, the rest as in `Transformer.forward`."""
+        """float [B, T, D] to the same; `layer` is the block's number, `across` is what it sees of the memory, and the
+        rest is as in `Transformer.forward`."""
         attended = self.self_attention(self.self_norm(x), sight, rotation=rotation, cache=cache, layer=layer)
         x = x + self._dropped(attended)
         if memory is not None:
             assert self.cross_attention is not None
             assert self.cross_norm is not None
-            seen = Sight(memory.mask())
-            x = x + self._dropped(self.cross_attention.attend(self.cross_norm(x), memory.layers[layer], seen))
+            x = x + self._dropped(self.cross_attention.attend(self.cross_norm(x), memory.layers[layer], across))
         return x + self._dropped(self.feed_forward(self.feed_norm(x)))
 
     def _dropped(self, x: Tensor) -> Tensor:
@@ -80,7 +81,8 @@ class Transformer(nn.Module):
     Args:
         blocks: the layers.
         final_norm: applied to the last one's output.
-        position_bias: relative positions, one table for all layers.
+        position_bias: of how far steps are from each other, the same in all layers.
+        memory_bias: how far a memory's steps are from those that attend to it, where both keep the same time.
         rotary: rotary positions.
         dropout: share of input and output values dropped in training.
 
@@ -94,7 +96,8 @@ class Transformer(nn.Module):
         blocks: Sequence[Block],
         final_norm: nn.Module,
         *,
-        position_bias: RelativeBias | None = None,
+        position_bias: RelativeBias | DistanceBias | None = None,
+        memory_bias: DistanceBias | None = None,
         rotary: Rotary | None = None,
         dropout: float = 0.0,
     ) -> None:
@@ -102,6 +105,7 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.final_norm = final_norm
         self.position_bias = position_bias
+        self.memory_bias = memory_bias
         self.rotary = rotary
         self.dropout = nn.Dropout(dropout)
         self.checkpoints_gradients = False
@@ -162,10 +166,11 @@ class Transformer(nn.Module):
         rotation = None
         if self.rotary is not None:
             rotation = self.rotary(torch.arange(x.shape[1], device=x.device) if positions is None else positions)
+        across = EVERYTHING if memory is None else self._sight_of(memory, x.shape[1], positions)
         x = self.dropout(x)
         for layer, block in enumerate(self.blocks):
             run = partial(checkpoint, block, use_reentrant=False) if self._recomputes() else block
-            x = run(x, layer, sight, rotation, cache, memory)
+            x = run(x, layer, sight, rotation, cache, memory, across)
         return self.dropout(self.final_norm(x))
 
     def _recomputes(self) -> bool:
@@ -198,6 +203,15 @@ class Transformer(nn.Module):
             bias = self.position_bias(torch.arange(steps, device=device) if positions is None else positions, keys)
         return Sight(combine_masks(padding, past, bias=bias))
 
+    def _sight_of(self, memory: Memory, steps: int, positions: Tensor | None) -> Sight:
+        """What steps see of a memory: all but padding, and what is far away less, where that is biased."""
+        visible = memory.mask()
+        if self.memory_bias is None:
+            return Sight(visible)
+        device = memory.layers[0].keys.device
+        queries = torch.arange(steps, device=device) if positions is None else positions
+        return Sight(combine_masks(visible, bias=self.memory_bias(queries, torch.arange(memory.steps, device=device))))
+
 
 def build_transformer(
     layers: int,
@@ -215,7 +229,8 @@ def build_transformer(
     scale: float | None = None,
     bias: bool = False,
     dropout: float = 0.0,
-    position_bias: RelativeBias | None = None,
+    position_bias: RelativeBias | DistanceBias | None = None,
+    memory_bias: DistanceBias | None = None,
     rotary: Rotary | None = None,
 ) -> Transformer:
     """Build a stack of equal blocks.
@@ -229,7 +244,7 @@ def build_transformer(
         scale: of attention scores, by default 1 / sqrt(P).
         bias: whether projections have one.
         dropout: everywhere.
-        position_bias, rotary: positions inside the stack.
+        position_bias, memory_bias, rotary: positions inside the stack.
     """
 
     def build_norm() -> nn.Module:
@@ -252,4 +267,11 @@ def build_transformer(
         )
         for _ in range(layers)
     ]
-    return Transformer(blocks, build_norm(), position_bias=position_bias, rotary=rotary, dropout=dropout)
+    return Transformer(
+        blocks,
+        build_norm(),
+        position_bias=position_bias,
+        memory_bias=memory_bias,
+        rotary=rotary,
+        dropout=dropout,
+    )

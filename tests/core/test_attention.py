@@ -10,7 +10,7 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 from transformers.models.t5.modeling_t5 import T5Attention
 
 from musictool.core.attention import Attention, Sight, causal_mask, combine_masks, padding_mask
-from musictool.core.positions import RelativeBias, Rotary, rotate, sinusoids
+from musictool.core.positions import DistanceBias, RelativeBias, Rotary, rotate, sinusoids
 
 
 def plain_attention(module: Attention, x: torch.Tensor, memory: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -124,3 +124,13 @@ def test_relative_bias_is_the_table_at_each_distance():
     assert at.shape == (2, 2, 1, 10)
     assert torch.equal(at[1, :, 0, 9], bias.weight[0])
     assert torch.equal(at[0, :, 0, 3], bias.weight[2])
+
+
+def test_distance_bias_is_that_of_the_paper_both_ways():
+    bias = DistanceBias(8)(torch.arange(5), torch.arange(7))
+    assert bias.shape == (1, 8, 5, 7)
+    distance = (torch.arange(7) - torch.arange(5)[:, None]).abs()
+    for head, slope in enumerate([1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32, 1 / 64, 1 / 128, 1 / 256]):
+        assert torch.equal(bias[0, head], -slope * distance)
+    rows = DistanceBias(8)(torch.tensor([[3], [0]]), torch.arange(7))
+    assert torch.equal(rows, torch.stack([bias[0, :, 3:4], bias[0, :, :1]]))

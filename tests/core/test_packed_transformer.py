@@ -11,7 +11,7 @@ from torch import nn
 from musictool.core.feed_forward import FeedForward
 from musictool.core.packed_linear import PackedInt8Linear, can_pack
 from musictool.core.packed_transformer import PackedFeedForward, pack_transformers
-from musictool.core.positions import RelativeBias, Rotary
+from musictool.core.positions import DistanceBias, RelativeBias, Rotary
 from musictool.core.transformer import Transformer, build_transformer
 
 needs_onednn = pytest.mark.skipif(not can_pack(), reason="this torch has no oneDNN")
@@ -23,6 +23,7 @@ FORMATS = [
 ]
 STACKS = {
     "as MusicGen's": {"norm": "layer", "is_gated": False, "activation": "gelu", "attends_to_memory": True},
+    "as SaxGPT's": {"norm": "layer", "is_gated": False, "attends_to_memory": True, "memory_bias": DistanceBias(4)},
     "as T5's": {"position_bias": RelativeBias(4, buckets=8, distance_max=16), "scale": 1.0},
     "turned, with biases": {"rotary": Rotary(16), "bias": True, "activation": "silu", "memory_width": 40},
     "narrow heads": {"head_width": 10, "is_gated": False, "activation": "relu", "bias": True, "norm": "layer"},

@@ -8,7 +8,7 @@ import torch
 from musictool.core.feed_forward import FeedForward, GatedFeedForward
 from musictool.core.kv_cache import KeyValues, KVCache, Memory
 from musictool.core.packed_linear import PackedLinear, can_pack, pack_linears
-from musictool.core.positions import RelativeBias, Rotary
+from musictool.core.positions import DistanceBias, RelativeBias, Rotary
 from musictool.core.transformer import Transformer, build_transformer
 
 POSITIONS = ("none", "rotary", "relative")
@@ -26,6 +26,7 @@ def build(positions: str = "none", *, has_memory: bool = False, is_bidirectional
         attends_to_memory=has_memory,
         memory_width=10 if has_memory else None,
         position_bias=bias if positions == "relative" else None,
+        memory_bias=DistanceBias(2) if positions == "near" else None,
         rotary=Rotary(8) if positions == "rotary" else None,
     ).eval()
 
@@ -39,7 +40,7 @@ def step_by_step(stack: Transformer, x: torch.Tensor, cache: KVCache, sizes: lis
     return torch.cat(parts, dim=1)
 
 
-@pytest.mark.parametrize("positions", POSITIONS)
+@pytest.mark.parametrize("positions", [*POSITIONS, "near"])
 @pytest.mark.parametrize("is_static", [False, True])
 @pytest.mark.parametrize("sizes", [[1] * 9, [4, 1, 1, 3], [9]])
 def test_cached_decode_equals_full_forward(positions, is_static, sizes):
@@ -138,8 +139,9 @@ def test_padding_changes_nothing_and_batched_equals_single(positions, is_causal)
     torch.testing.assert_close(batched[1:], stack(long, is_causal=is_causal), atol=1e-5, rtol=1e-5)
 
 
-def test_padding_of_a_memory_changes_nothing():
-    stack = build(has_memory=True)
+@pytest.mark.parametrize("positions", ["none", "near"])
+def test_padding_of_a_memory_changes_nothing(positions):
+    stack = build(positions, has_memory=True)
     x, memory = torch.randn(1, 3, 16), torch.randn(1, 4, 10)
     padded = torch.cat([memory, torch.full((1, 2, 10), 9.0)], dim=1)
     visible = torch.tensor([[True] * 4 + [False] * 2])
@@ -147,8 +149,9 @@ def test_padding_of_a_memory_changes_nothing():
     torch.testing.assert_close(stack(x, memory=stack.remember(padded, visible)), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_a_memory_of_rows_holds_shorter_ones_under_a_mask():
-    stack = build(has_memory=True)
+@pytest.mark.parametrize("positions", ["none", "near"])
+def test_a_memory_of_rows_holds_shorter_ones_under_a_mask(positions):
+    stack = build(positions, has_memory=True)
     long, short = torch.randn(1, 6, 10), torch.randn(1, 4, 10)
     room = stack.remember(long).room_for(2)
     room.put(0, stack.remember(long), 0)
@@ -161,6 +164,23 @@ def test_a_memory_of_rows_holds_shorter_ones_under_a_mask():
     room.put(0, room, 1)
     assert isinstance(room, Memory)
     torch.testing.assert_close(stack(x[1:], memory=room.part(slice(0, 1))), y[1:], atol=1e-5, rtol=1e-5)
+
+
+def heard(stack: Transformer, memory: torch.Tensor, step: int) -> torch.Tensor:
+    """How much a step is moved by each step of a memory."""
+    memory.requires_grad_()
+    said = stack(torch.zeros(1, memory.shape[1], 16), memory=stack.remember(memory))
+    (gradient,) = torch.autograd.grad((said[0, step] * torch.linspace(-1, 1, 16)).sum(), memory)
+    return gradient[0].norm(dim=-1)
+
+
+def test_a_biased_memory_is_heard_around_each_step():
+    memory, step = 0.1 * torch.randn(1, 200, 10), 100
+    for positions in ("none", "near"):
+        moved = heard(build(positions, has_memory=True), memory, step)
+        around = moved[step - 3 : step + 4].mean()
+        far = torch.cat([moved[: step - 40], moved[step + 40 :]]).mean()
+        assert (around > 2 * far) == (positions == "near")
 
 
 def test_a_longer_memory_than_there_is_room_for_is_refused():

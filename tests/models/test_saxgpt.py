@@ -78,6 +78,18 @@ def test_the_lead_hears_all_of_the_backing_at_every_step(model):
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("distance_bias", [True, False])
+def test_what_sounds_when_is_heard_without_learning_where_there_is_a_bias(distance_bias):
+    config = replace(SMALL_SAXGPT, distance_bias=distance_bias)
+    model = random_code_model(config)
+    model.positions.weight.zero_()  # else they tell what is where, though it takes learning to use that
+    backing, steps = random_backings(60), random_steps(model, 60)
+    later = (model(steps, backing.roll(20, -1)) - model(steps, backing)).square().mean().sqrt()
+    another = (model(steps, random_backings(60, seed=9)) - model(steps, backing)).square().mean().sqrt()
+    assert (later > 0.5 * another) == distance_bias
+
+
+@torch.inference_mode()
 def test_frames_with_fewer_codebooks_are_heard(model):
     backing, steps = random_backings(30), random_steps(model, 21)
     backing[:, 4:] = SPECIAL
