@@ -109,7 +109,7 @@ _mtk() {
                 "data synth") words="" options="--output -o --soundfont --programs --melody --monophonic --excerpt --per-piece --lag --tuning --transpose --velocity-spread --draw-pedal --drums --no-drums --augment --rate --leave-out --seed --jobs -j --shard --force -f --skip-existing --help -h --debug --quiet -q --log" ;;
                 "data run") words="" options="--output -o --set --jobs -j --force -f --help -h --debug --quiet -q --log" ;;
                 "data ingest") words="" options="--output -o --rate --channels --bits --jobs -j --shard --force -f --skip-existing --help -h --debug --quiet -q --log" ;;
-                "data pairs") words="" options="--output -o --saxophones-only --rate --channels --soundfont --synthesizer --seed --jobs -j --shard --force -f --skip-existing --help -h --debug --quiet -q --log" ;;
+                "data pairs") words="" options="--output -o --saxophones-only --on-chords --transpose --rate --channels --soundfont --synthesizer --seed --jobs -j --shard --force -f --skip-existing --help -h --debug --quiet -q --log" ;;
                 "data loudness") words="" options="--output -o --target --ceiling --limit --jobs -j --shard --force -f --skip-existing --help -h --debug --quiet -q --log" ;;
                 "data separate") words="" options="--output -o --model --stem --device --shard --force -f --skip-existing --help -h --debug --quiet -q --log" ;;
                 "data windows") words="" options="--output -o --threshold --frame --hop --least --part --jobs -j --shard --force -f --skip-existing --help -h --debug --quiet -q --log" ;;

@@ -362,6 +362,8 @@ complete -c mtk -n '__mtk_is_at "data ingest"' -l log -x -a 'text json' -d 'Mess
 
 complete -c mtk -n '__mtk_is_at "data pairs"' -l output -s o -r -F -d 'The folder that the stage fills'
 complete -c mtk -n '__mtk_is_at "data pairs"' -l saxophones-only -d 'Leave out solos that another instrument played'
+complete -c mtk -n '__mtk_is_at "data pairs"' -l on-chords -d 'Move each note of a solo to a tone of its chord'
+complete -c mtk -n '__mtk_is_at "data pairs"' -l transpose -x -d 'Play each in another key, at most N semitones up or down'
 complete -c mtk -n '__mtk_is_at "data pairs"' -l rate -x -d 'Sample rate'
 complete -c mtk -n '__mtk_is_at "data pairs"' -l channels -x -d '1 or 2'
 complete -c mtk -n '__mtk_is_at "data pairs"' -l soundfont -r -F -d 'SF2 or SF3; else the one that ships'

@@ -45,6 +45,13 @@ def data_pairs(
     saxophones_only: Annotated[
         bool, typer.Option("--saxophones-only", help="Leave out solos that another instrument played.")
     ] = False,
+    on_chords: Annotated[
+        bool, typer.Option("--on-chords", help="Move each note of a solo to a tone of its chord.")
+    ] = False,
+    transpose: Annotated[
+        int,
+        typer.Option("--transpose", metavar="N", help="Play each in another key, at most N semitones up or down."),
+    ] = PairsSettings.transpose,
     rate: Annotated[int, typer.Option("--rate", metavar="HZ", help="Sample rate.")] = PairsSettings.rate_hz,
     channels: Annotated[int, typer.Option("--channels", metavar="C", help="1 or 2.")] = PairsSettings.channels,
     soundfont: Annotated[
@@ -65,6 +72,9 @@ def data_pairs(
     lead/NAME.flac has the solo, backing/NAME.flac the bass as it was measured and chords comped from the symbols; each
     has its notes beside it, .mid. Solos of other instruments are played by the saxophone that reaches most of their
     notes. Other stages take it from there: mtk data clips, augment, encode, split.
+
+    With --on-chords the solo keeps its rhythm and its contour and has no notes but those of the chords: a model learns
+    to hear chords from that, of which solos as they were played say too little.
     """
     settings = settings_of(
         PairsSettings,
@@ -72,6 +82,8 @@ def data_pairs(
         rate_hz=rate,
         channels=channels,
         saxophones_only=saxophones_only,
+        on_chords=on_chords,
+        transpose=transpose,
         soundfont=soundfont,
         synthesizer=synthesizer.value,
         seed=seed,

@@ -95,7 +95,7 @@ def test_both_parts_sound_where_their_notes_are_and_are_equally_long(mtk, wjazz,
 def test_a_saxophone_plays_what_another_instrument_did_or_leaves_it_out(mtk, wjazz, tmp_path):
     assert run_pairs(mtk, wjazz, tmp_path / "all").status == 0
     record = manifest(tmp_path / "all")["Tom_B"]
-    assert record["made"][-1]["result"] == {"saxophone": "soprano saxophone", "octaves": 0}
+    assert record["made"][-1]["result"] == {"saxophone": "soprano saxophone", "octaves": 0, "semitones": 0}
     assert record["about"]["instrument"] == "tp"
     notes = read_midi(tmp_path / "all" / record["parts"]["lead"]["notes"]).notes
     assert set(notes.program.tolist()) == {64}
@@ -110,6 +110,35 @@ def test_the_seed_decides_what_is_made_up_and_nothing_else_does(mtk, wjazz, tmp_
     assert first == second
     assert first["lead/Tea_A.mid"] == third["lead/Tea_A.mid"]
     assert first["backing/Tea_A.mid"] != third["backing/Tea_A.mid"]
+
+
+def test_on_chords_the_line_has_their_tones_alone_and_the_rhythm_it_had(mtk, wjazz, tmp_path):
+    assert run_pairs(mtk, wjazz, tmp_path / "played").status == 0
+    assert run_pairs(mtk, wjazz, tmp_path / "moved", "--on-chords").status == 0
+    for name in ("lead/Tea_A.mid", "lead/Tom_B.mid"):
+        played, moved = (read_midi(tmp_path / folder / name).notes for folder in ("played", "moved"))
+        assert set((played.pitch % 12).tolist()) - {0, 3, 7, 10}  # all of it is over C-7
+        assert set((moved.pitch % 12).tolist()) <= {0, 3, 7, 10}
+        np.testing.assert_array_equal(moved.onset_seconds, played.onset_seconds)
+        np.testing.assert_array_equal(moved.velocity, played.velocity)
+    assert files(tmp_path / "played")["backing/Tea_A.flac"] == files(tmp_path / "moved")["backing/Tea_A.flac"]
+
+
+def test_another_key_is_that_of_both_parts_and_each_solo_has_its_own(mtk, wjazz, tmp_path):
+    assert run_pairs(mtk, wjazz, tmp_path / "played").status == 0
+    assert run_pairs(mtk, wjazz, tmp_path / "moved", "--transpose", 5, "--seed", 1).status == 0
+    assert run_pairs(mtk, wjazz, tmp_path / "same", "--seed", 1).status == 0
+    steps = {name: record["made"][-1]["result"]["semitones"] for name, record in manifest(tmp_path / "moved").items()}
+    assert all(abs(step) <= 5 for step in steps.values())
+    assert len(set(steps.values())) == 2
+    for name, step in steps.items():
+        for part in ("lead", "backing"):
+            same, moved = (read_midi(tmp_path / f"{folder}/{part}/{name}.mid").notes for folder in ("same", "moved"))
+            np.testing.assert_array_equal(moved.pitch, same.pitch + step)
+            np.testing.assert_array_equal(moved.onset_seconds, same.onset_seconds)
+    done = run_pairs(mtk, wjazz, tmp_path / "far", "--transpose", 13)
+    assert done.status == 2
+    assert "transpose is from 0 to 12" in done.err
 
 
 def test_solos_on_one_tune_stay_on_one_side(mtk, wjazz, tmp_path):

@@ -2,7 +2,8 @@
 
 A solo of a saxophone is played by that saxophone. One of another instrument is played by the saxophone that reaches
 most of its notes, octaves up or down if need be. The backing has the bass as it was measured and chords comped from the
-symbols (`musictool.symbolic.comping`), or one of them where the other is not known. Both parts come with their notes.
+symbols (`musictool.symbolic.comping`), or one of them where the other is not known. If so asked, each note of the solo
+is moved to a tone of its chord, and both parts to another key. Both come with their notes.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from musictool.errors import InputError
+from musictool.symbolic.chord_line import on_chord_tones
 from musictool.symbolic.comping import above_chords, accompaniment
 from musictool.symbolic.midi import read_midi, write_midi
 from musictool.symbolic.notes import Notes, Score, TempoMap, Track
@@ -71,13 +73,17 @@ def make(item: Item, step: Mapping[str, Any], settings: PairsSettings, outlet: O
     bass, chords = accompaniment(above_chords(solo), beats, item.about["feel"], generator)
     if not len(bass) + len(chords):
         return []
-    scores = _written(solo.with_columns(pitch=(solo.pitch + 12 * voice.octaves).astype(np.int16)), voice, bass, chords)
+    if settings.on_chords:
+        solo = on_chord_tones(solo, beats)
+    steps = int(generator.integers(-settings.transpose, settings.transpose, endpoint=True)) if settings.transpose else 0
+    solo, bass, chords = _higher(solo, 12 * voice.octaves + steps), _higher(bass, steps), _higher(chords, steps)
+    scores = _written(solo, voice, bass, chords)
     sounds = _played(scores, settings)
     with outlet.sounds(name, list(sounds), SoundFormat(settings.rate_hz, settings.channels, 16)) as sinks:
         for part, samples in sounds.items():
             sinks.write(part, samples)
     made = item.after(
-        {**step, "result": {"saxophone": SAXOPHONES[voice.program], "octaves": voice.octaves}},
+        {**step, "result": {"saxophone": SAXOPHONES[voice.program], "octaves": voice.octaves, "semitones": steps}},
         parts=outlet.with_notes(name, sinks.parts, {part: write_midi(score) for part, score in scores.items()}),
         seconds=len(sounds[LEAD]) / settings.rate_hz,
     )
@@ -100,6 +106,10 @@ def _fitting(solo: Notes) -> _Voice:
         return float(np.mean((pitch < lowest) | (pitch > highest))) + OCTAVE_COST * abs(voice.octaves)
 
     return min((_Voice(program, octaves) for octaves in (0, 1, -1, 2, -2) for program in SAXOPHONES), key=cost)
+
+
+def _higher(notes: Notes, semitones: int) -> Notes:
+    return notes.with_columns(pitch=(notes.pitch + semitones).astype(np.int16))
 
 
 def _written(solo: Notes, voice: _Voice, bass: Notes, chords: Notes) -> dict[str, Score]:

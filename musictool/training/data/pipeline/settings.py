@@ -46,6 +46,8 @@ class PairsSettings:
     Attributes:
         rate_hz, channels: of the sound.
         saxophones_only: leave out solos of other instruments; else a saxophone plays them too.
+        on_chords: move each note of a solo to a tone of its chord, so that a model can learn to hear chords.
+        transpose: semitones that solo and backing are moved by at most, drawn for each solo.
         soundfont: whose voices play; the one that ships where none is named.
         synthesizer: what plays them.
         seed: of what the rhythm section makes up.
@@ -54,6 +56,8 @@ class PairsSettings:
     rate_hz: int = 32_000
     channels: int = 1
     saxophones_only: bool = False
+    on_chords: bool = False
+    transpose: int = 0
     soundfont: Path | None = None
     synthesizer: Literal["auto", "fluidsynth", "builtin"] = "auto"
     seed: int = 0
@@ -61,6 +65,7 @@ class PairsSettings:
     def __post_init__(self) -> None:
         _check(8_000 <= self.rate_hz <= 96_000, "rate_hz is from 8000 to 96000")
         _check(self.channels in (1, 2), "channels is 1 or 2")
+        _check(0 <= self.transpose <= 12, "transpose is from 0 to 12")
 
 
 @dataclass(frozen=True)
