@@ -3,10 +3,10 @@
 An encoder reads the backing, all K codes of a frame at one step; a decoder writes the lead, frame by frame in the delay
 pattern, and attends to what was read. Step 0 of both holds no code, so that what sounds together stands at the same
 step, and both look up one table of positions. That alone did not do: after an hour of training the lead looked at all
-of the backing alike, and what it said was the same over one that came .4 s later; nor could the encoder be taught to
-name the notes it reads. So both look the less at the backing, the farther it is from their own step. Where there is no
-backing, the encoder's step 0 is all there is to see, which is what guidance compares with. Knows codes: what they are
-of is the codec's.
+of the backing alike, and what it said was the same over one that came .4 s later; and an encoder that is taught to
+name the notes it reads learned it half as fast. So both look the less at the backing, the farther it is from their own
+step. Where there is no backing, the encoder's step 0 is all there is to see, which is what guidance compares with.
+Knows codes: what they are of is the codec's.
 """
 
 from __future__ import annotations

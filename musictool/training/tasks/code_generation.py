@@ -2,8 +2,8 @@
 
 For MusicGen, which is told words, PersonalJazz, which is told a style, and SaxGPT, which plays over a backing. Codes
 are laid out in the model's pattern; what counts is the cross-entropy of each codebook, the mean over them. In some
-examples nothing is told (Ho and Salimans, 2022; arXiv:2207.12598), and in scheduled sampling the model reads some of
-its own words. Knows neither optimisers nor the loop.
+examples nothing is told (Ho and Salimans, 2022; arXiv:2207.12598), in scheduled sampling the model reads some of its
+own words, and stretches of what was written can be hidden from it. Knows neither optimisers nor the loop.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from musictool.models.codec import CodecConfig
 from musictool.models.registry import config_from_dict
 from musictool.training.data.code_sets import CodeForm, CodePiece, Codes, CodeSets, CodeWindows
 from musictool.training.data.order import item_at
+from musictool.training.hidden_past import hide_stretches
 from musictool.training.losses import TokenLoss, token_loss
 from musictool.training.scheduled_sampling import mix_in_predictions
 from musictool.training.tasks.code_conditions import TELLINGS, Telling
@@ -75,12 +76,16 @@ class CodeGenerationLoss:
     Attributes:
         codebooks: how much each codebook counts; all alike where nothing is said.
         own_share: of steps at which the model reads what it would have said itself (scheduled sampling).
+        hidden_share: of stretches of the past that the model does not get to read, so that it listens to what is told.
+        hidden_steps: of such a stretch.
         label_smoothing: share of a code's probability that is spread over the others.
         z_loss: weight of log(Z)^2, which keeps logits from drifting.
     """
 
     codebooks: tuple[float, ...] = ()
     own_share: float = 0.0
+    hidden_share: float = 0.0
+    hidden_steps: int = 150
     label_smoothing: float = 0.0
     z_loss: float = 0.0
 
@@ -89,6 +94,8 @@ class CodeGenerationLoss:
             raise ValueError("codebooks are 0 or more, and not all of them 0")
         if not (0 <= self.own_share <= 1 and 0 <= self.label_smoothing < 1 and self.z_loss >= 0):
             raise ValueError("own_share is from 0 to 1, label_smoothing below 1, z_loss 0 or more")
+        if not 0 <= self.hidden_share <= 1 or self.hidden_steps < 1:
+            raise ValueError("hidden_share is from 0 to 1, hidden_steps at least 1")
 
 
 class _Example(NamedTuple):
@@ -121,10 +128,12 @@ class CodeTraining(nn.Module):
         model: Any = self.model
         ids = laid_out(model, batch)
         conditions = self._telling.conditions(model, batch)
-        read = mix_in_predictions(model, ids, conditions, special_id=model.special_id, probability=loss.own_share)
+        special_id = model.special_id
+        read = mix_in_predictions(model, ids, conditions, special_id=special_id, probability=loss.own_share)
+        read = hide_stretches(read, special_id=special_id, share=loss.hidden_share, steps=loss.hidden_steps)
         logits = model(read[..., :-1], conditions)
         weights = {"z_loss": loss.z_loss, "label_smoothing": loss.label_smoothing}
-        return codebook_losses(logits, ids[..., 1:], model.special_id, **weights)
+        return codebook_losses(logits, ids[..., 1:], special_id, **weights)
 
 
 def laid_out(model: Any, batch: Mapping[str, Tensor]) -> Tensor:

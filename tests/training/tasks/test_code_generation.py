@@ -147,6 +147,20 @@ def test_in_scheduled_sampling_the_model_reads_its_own_words(sets, tmp_path):
     assert float(taught.detach()) != float(own.detach())
 
 
+def test_where_all_of_the_past_is_hidden_there_is_the_backing_alone_to_go_by(sets, tmp_path):
+    task = task_of("saxgpt", sets["saxgpt"], tmp_path)
+    training = CodeTraining(SaxGPT(CONFIGS["saxgpt"]), task._telling).eval()
+    batch, said = batch_of(task), []
+    training.model.heads.register_forward_hook(lambda *call: said.append(call[-1].detach()))
+    other = {**batch, "codes": (batch["codes"] + 1) % SIZE}
+    for read in (batch, other, {**other, "backing": (batch["backing"] + 1) % SIZE}):
+        task.loss(training, read, CodeGenerationLoss(hidden_share=1.0))
+    torch.testing.assert_close(said[0], said[1])
+    assert (said[2] - said[1]).abs().max() > 0.01
+    with pytest.raises(ValueError, match="hidden_share"):
+        CodeGenerationLoss(hidden_share=1.5)
+
+
 @pytest.mark.parametrize("family", CONFIGS)
 def test_each_family_learns(sets, tmp_path, family):
     path = sets["saxgpt"] if family == "saxgpt" else sets["words"]
