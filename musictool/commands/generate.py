@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 EXAMPLES = (
     "mtk generate --style jazz --bars 16 | mtk decode -o jazz.mid --force",
     "mtk tokenize examples/waltz.mid | mtk generate - --style classical --bars 8 -o goes-on.mtk --force",
+    "mtk generate -m saxgpt-weimar --backing examples/waltz.ogg --duration 8 | mtk decode -o sax.flac --force",
 )
 BATCH = 4
 
@@ -140,10 +141,10 @@ def generate(
 ) -> int:
     """Make music.
 
-    The model that ships, symbolic-generator, makes notes, for mtk decode to write as MIDI or play; musicgen,
-    personaljazz and saxgpt make codes of their codec, and those leave while more are made. How ids are drawn and how
-    much is made is the model's choice where it is not said. A piece depends on the seed and on its number alone, not on
-    those beside it.
+    symbolic-generator, which ships, makes notes, for mtk decode to write as MIDI or play; musicgen, personaljazz and
+    saxgpt make codes of their codec, and those leave while more are made. saxgpt-weimar ships as well, and plays a
+    saxophone over a backing track. How ids are drawn and how much is made is the model's choice where it is not said.
+    A piece depends on the seed and on its number alone, not on those beside it.
 
     What there is to go on from stands at the beginning of what is made. With -o DIR/ or a template each piece has a
     stream of its own. A request that cannot be met becomes a failed item, and the exit status is 1.

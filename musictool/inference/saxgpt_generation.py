@@ -25,7 +25,7 @@ from musictool.models.saxgpt import SaxGPT
 from musictool.stream.records import Kind
 
 DURATION_SECONDS = 10.0
-DRAWING = Drawing(temperature=1.0, top_k=250)
+DRAWING = Drawing(temperature=1.0, top_k=250, guidance=4.0)
 
 
 class SaxGPTGenerator:
