@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 EXAMPLES = (
     "mtk generate --style jazz --bars 16 | mtk decode -o jazz.mid --force",
-    "mtk tokenize examples/waltz.mid | mtk generate - --style classical --bars 8 -o goes-on.mtk --force",
     "mtk generate -m saxgpt-weimar --backing examples/waltz.ogg --duration 8 | mtk decode -o sax.flac --force",
 )
 BATCH = 4

@@ -65,7 +65,7 @@ def test_an_imported_model_is_listed_shown_and_verified(mtk, checkpoint, home):
     assert err == f"mtk: note: imported as tiny ({home / 'models' / 'tiny'})\n"
     _, out, _ = mtk("list")
     names = [line.split()[0] for line in out.splitlines()[1:]]
-    shipped = ["codec-24khz", "note-tagger", "symbolic-generator", "tatumflow"]
+    shipped = ["codec-24khz", "note-tagger", "saxgpt-weimar", "symbolic-generator", "tatumflow"]
     assert names == [*shipped, "tiny", "tiny-relative"]
     rows = [json.loads(line) for line in mtk("list", "--json")[1].splitlines()][len(shipped) :]
     assert [(row["name"], row["place"], row["path"]) for row in rows] == [
@@ -212,7 +212,7 @@ def test_a_checkpoint_right_here_needs_no_dot_before_its_name(mtk, checkpoint, m
 
 
 def test_without_an_argument_all_models_are_verified(mtk, checkpoint):
-    shipped = ["ok  codec-24khz", "ok  note-tagger", "ok  symbolic-generator", "ok  tatumflow"]
+    shipped = ["ok  codec-24khz", "ok  note-tagger", "ok  saxgpt-weimar", "ok  symbolic-generator", "ok  tatumflow"]
     assert [line.split(":")[0] for line in mtk("verify")[1].splitlines()] == shipped
     mtk("import", checkpoint, "--as", "a")
     mtk("import", checkpoint, "--as", "b")
