@@ -30,7 +30,7 @@ _SMALL: dict[str, Any] = {
 SMALL_PERSONALJAZZ = PersonalJazzConfig(**_SMALL, layers=3, style_width=12)
 """Over the codes of `small_models.SMALL_CODEC`, and its styles are shorter."""
 
-SMALL_SAXGPT = SaxGPTConfig(**_SMALL, encoder_layers=2, decoder_layers=2, positions=80)
+SMALL_SAXGPT = SaxGPTConfig(**_SMALL, encoder_layers=2, decoder_layers=2, positions=80, distance_bias=True)
 """Over the same codes; it knows a second or so."""
 
 SMALL_STYLE_ENCODER = StyleEncoderConfig(

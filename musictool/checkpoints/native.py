@@ -91,7 +91,7 @@ def read_facts(path: Path) -> ModelFacts:
         kind = dict if key in ("config", "source") else str
         if not isinstance(value, kind):
             raise broken(name, f"'{key}' is missing or of another type")
-    return ModelFacts(**values)  # type: ignore[arg-type]
+    return ModelFacts(**values)  # type: ignore[arg-type]  # kinds are checked above
 
 
 def open_native(path: Path) -> Checkpoint:

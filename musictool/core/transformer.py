@@ -177,7 +177,7 @@ class Transformer(nn.Module):
         return self.checkpoints_gradients and self.training and torch.is_grad_enabled()
 
     def _blocks(self) -> list[Block]:
-        return list(self.blocks)  # type: ignore[arg-type]
+        return list(self.blocks)  # type: ignore[arg-type]  # a ModuleList does not say of what
 
     def _sight(
         self,

@@ -37,7 +37,8 @@ class SaxGPTConfig:
         codebook_size: V, codes of each; the special id is the one after them.
         codec: preset of the codec whose codes they are.
         positions: steps that backing and lead have at most, step 0 counted.
-        distance_bias: encoder and decoder look at what is near in the backing more than at what is far.
+        distance_bias: encoder and decoder look at what is near in the backing more than at what is far. All presets do;
+            a model that does not say was trained without.
         dropout: in training.
 
     Raises:
@@ -56,7 +57,7 @@ class SaxGPTConfig:
     codebook_size: int = 2048
     codec: str = "encodec-32khz"
     positions: int = 1505
-    distance_bias: bool = True
+    distance_bias: bool = False
     dropout: float = 0.1
 
     def __post_init__(self) -> None:

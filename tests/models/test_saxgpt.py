@@ -10,7 +10,7 @@ import torch
 from musictool.core.positions import waves
 from musictool.errors import UsageError
 from musictool.inference.codes_generation import generate_codes
-from musictool.models.registry import build_model, config_from_dict, load_preset
+from musictool.models.registry import build_model, config_from_dict, config_to_dict, load_preset
 from musictool.models.saxgpt import SaxGPT
 from tests.small_code_models import SMALL_SAXGPT, random_backings, random_code_model
 
@@ -35,6 +35,7 @@ def test_presets_have_the_shapes_that_are_described(size, width, heads, layers):
     config = load_preset(f"saxgpt-{size}")
     assert (config.width, config.heads, config.hidden) == (width, heads, 4 * width)
     assert (config.encoder_layers, config.decoder_layers, config.positions) == (layers, layers, 1505)
+    assert config.distance_bias
     codec = load_preset(config.codec)
     assert (config.codebooks, config.codebook_size) == (codec.codebooks, codec.codebook_size) == (4, 2048)
     assert (codec.rate_hz, codec.frame_rate_hz) == (32_000, 50)
@@ -87,6 +88,12 @@ def test_what_sounds_when_is_heard_without_learning_where_there_is_a_bias(distan
     later = (model(steps, backing.roll(20, -1)) - model(steps, backing)).square().mean().sqrt()
     another = (model(steps, random_backings(60, seed=9)) - model(steps, backing)).square().mean().sqrt()
     assert (later > 0.5 * another) == distance_bias
+
+
+def test_a_model_that_says_nothing_of_a_bias_was_trained_without():
+    said = config_to_dict(SMALL_SAXGPT)
+    del said["distance_bias"]
+    assert not config_from_dict(said).distance_bias
 
 
 @torch.inference_mode()
