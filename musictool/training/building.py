@@ -13,6 +13,7 @@ from musictool.checkpoints.native import CODEC_KEYS, read_facts
 from musictool.errors import UsageError
 from musictool.inference.model_files import build_bare, load_model
 from musictool.models.registry import FAMILIES, build_model, config_from_dict, config_to_dict, load_preset
+from musictool.training.freezing import freeze_but
 from musictool.training.recipe import Recipe, merged
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def build_for(recipe: Recipe, plan: ModelPlan, store: Store) -> nn.Module:
 
     Raises:
         UsageError: the weights to begin with do not fit, it has no layers to compute again and is to, or none for an
-            adapter.
+            adapter, or no part of a name that is to learn.
         MissingError: a package for adapters is not installed.
     """
     if recipe.adapter is None:
@@ -126,6 +127,8 @@ def build_for(recipe: Recipe, plan: ModelPlan, store: Store) -> nn.Module:
     for module in model.modules():
         if getattr(module, "is_read_only", False):
             module.requires_grad_(False)
+    if recipe.run.trains:
+        freeze_but(model, recipe.run.trains)
     if recipe.run.checkpoint_gradients:
         _use_gradient_checkpoints(model)
     return model

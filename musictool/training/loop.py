@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from musictool.errors import UsageError
 from musictool.training.averaging import AveragedWeights, GatheredWeights, PublishedWeights
 from musictool.training.batches import BatchOrder, Feed
+from musictool.training.freezing import still_modules
 from musictool.training.interrupts import Interruption, Interrupts
 from musictool.training.meter import DivergedError, Meter
 from musictool.training.optimisers import build_optimiser, set_rates
@@ -94,6 +95,7 @@ class Trainer:
         model.to(accelerator.device)
         self.parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
         self._published = self._publish(model)
+        self._still = still_modules(model, self._run.trains) if self._run.trains else []
         trained = self._accompany(model)
         own = set(model.parameters())
         self._companions = [parameter for parameter in trained.parameters() if parameter not in own]
@@ -180,7 +182,7 @@ class Trainer:
         feed = Feed(self._task, self._recipe, order, pins_memory=is_cuda)
         seconds_before, begin = self.state.seconds, time.monotonic()
         self._saved_at = begin
-        self._model.train()
+        self._begin_training()
         with closing(feed):
             if self._lacks_evaluation:
                 self._evaluate()
@@ -191,6 +193,11 @@ class Trainer:
                 self._after_step()
                 yield self.state.step
         self.ending = self.ending or "done"
+
+    def _begin_training(self) -> None:
+        self._model.train()
+        for module in self._still:
+            module.eval()
 
     def _step(self, feed: Feed) -> None:
         """Change the weights once."""

@@ -114,6 +114,7 @@ class Run:
         best: the figure of an evaluation that tells the best model.
         best_is: whether the best is the highest or the lowest.
         patience: the run ends after so many evaluations without gain; 0 for never.
+        trains: names of the model's parts, modules or weights, that learn, as in `denoiser.theory`; empty for all.
         seed: of weights, data and dropout.
         trackers: where figures go beside the metrics file.
         deterministic: refuse operations of a GPU that give now this, now that.
@@ -135,6 +136,7 @@ class Run:
     best: str = "loss"
     best_is: Literal["min", "max"] = "min"
     patience: int = 0
+    trains: tuple[str, ...] = ()
     seed: int = 0
     trackers: tuple[TrackerName, ...] = ()
     deterministic: bool = False
@@ -196,6 +198,9 @@ class Recipe:
     run: Run = Run()
     curriculum: tuple[Curve, ...] = ()
     adapter: AdapterSection | None = None
+
+    def __post_init__(self) -> None:
+        _check(not (self.run.trains and self.adapter), "run.trains is not for an adapter, which has adapter.targets")
 
     def at(self, step: int) -> Recipe:
         """The recipe as its curricula have it at a step, counted from 0."""

@@ -23,10 +23,12 @@ from musictool.checkpoints.native import ModelFacts, copy_tokenizer, write_facts
 from musictool.config import load_toml
 from musictool.errors import MusicToolError, UsageError
 from musictool.inference.adapters import check_base
+from musictool.inference.model_files import build_bare
 from musictool.inference.precision import find_device
 from musictool.models.registry import config_to_dict
 from musictool.training.acceleration import accelerated, check_abilities
 from musictool.training.building import ModelPlan, build_for, plan_model
+from musictool.training.freezing import freeze_but
 from musictool.training.interrupts import Interrupts
 from musictool.training.loop import Keeping, Record, Trainer
 from musictool.training.recipe import Recipe, build_recipe, changed_values, recipe_to_toml
@@ -102,6 +104,8 @@ def train(order: Order, store: Store, report: Callable[[Record], None], watch: W
     device = find_device(order.device)
     check_abilities(recipe, device)
     _check_adapters(recipe, plan)
+    if recipe.run.trains:
+        freeze_but(build_bare(plan.config), recipe.run.trains)
     interrupts = Interrupts()
     has_companions = isinstance(task, AccompaniedTask)
     setting = accelerated(recipe, device, folder.path, has_companions=has_companions)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from musictool.cli.environment import Environment
@@ -724,6 +725,33 @@ def test_a_run_resumed_is_bit_equal_to_an_uninterrupted_one(settings, tmp_path):
         one, other = (run / "checkpoints/000000004" / name for run in (whole, resumed))
         assert one.read_bytes() == other.read_bytes()
     assert mtk("models", "show", whole / "best")[0] == 0
+
+
+def test_a_run_that_trains_some_parts_changes_nothing_else(settings, tmp_path):
+    first = ["--preset", "tatumflow", *settings, "-o", tmp_path / "first"]
+    assert mtk("train", *first, "--device", "cpu")[0] == 0
+    table = f'task = "style-transfer"\n[model]\nfrom = "{tmp_path}/first/best"\n'
+    (tmp_path / "parts.toml").write_text(table + '[run]\ntrains = ["denoiser.theory.dynamics", "style_priors"]\n')
+    sections = [setting for setting in settings if not setting.startswith("model.")]
+    run = ["train", tmp_path / "parts.toml", *sections, "-o", tmp_path / "second", "--device", "cpu"]
+    status, _, messages = mtk(*run)
+    assert status == 0, messages
+    before, after = (load_file(tmp_path / name / "best/model.safetensors") for name in ("first", "second"))
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}  # not the encoder's norm, either
+    layers = {f"denoiser.theory.dynamics.{layer}.{kind}" for layer in (0, 2) for kind in ("weight", "bias")}
+    assert changed == layers | {"style_priors"}
+
+    run[-3] = tmp_path / "third"
+    for parts, words in {
+        "denoiser.theory.dynamic": "did you mean 'denoiser.theory.dynamics'?",
+        "": "no part ''",
+    }.items():
+        status, _, messages = mtk(*run, f'run.trains=["{parts}"]')
+        assert (status, words in messages) == (2, True), messages
+    status, _, messages = mtk(*run, "adapter.rank=2")
+    assert (status, "run.trains is not for an adapter" in messages) == (2, True), messages
+    assert not (tmp_path / "third").exists()
 
 
 def test_a_dry_run_of_the_preset_tells_parts_and_memory(settings, tmp_path):
