@@ -7,6 +7,7 @@ Knows no files and no command lines; which codec it is, is `codec_choice`'s.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -116,9 +117,10 @@ class EncodedSound:
         levels: codebooks to use.
         latency_seconds: how much sound may be waited for before its codes come; None for what is fastest.
         advance: told how many seconds of sound have been read, as they are.
+        seconds_max: how much to encode at most, to a block; what follows is read for its digest alone.
 
     Attributes:
-        samples, source_samples, source_sha256: as of `CodedSound`.
+        samples, source_samples, source_sha256: as of `CodedSound`; `samples` are those that were encoded.
         is_truncated: whether the sound broke off before its end.
     """
 
@@ -129,6 +131,7 @@ class EncodedSound:
         levels: int,
         latency_seconds: float | None = None,
         advance: Callable[[float], None] = lambda seconds: None,
+        seconds_max: float = math.inf,
     ) -> None:
         self.samples: int | None = None
         self.source_samples: int | None = None
@@ -139,6 +142,7 @@ class EncodedSound:
         self._levels = levels
         self._latency_seconds = latency_seconds
         self._advance = advance
+        self._seconds_max = seconds_max
 
     def __iter__(self) -> Iterator[CodeChunk]:
         """The codes, once.
@@ -152,8 +156,9 @@ class EncodedSound:
         frames = 0
         wait_seconds = BLOCK_SECONDS if self._latency_seconds is None else self._latency_seconds * LATENCY_SHARE
         for block in reader.blocks(max(1, round(wait_seconds * reader.rate_hz))):
+            if frames < self._seconds_max * reader.rate_hz:
+                yield from _chunks(encoder.push(resampler.push(remixed(block, config.channels)).T))
             frames += len(block)
-            yield from _chunks(encoder.push(resampler.push(remixed(block, config.channels)).T))
             self._advance(len(block) / reader.rate_hz)
         yield from _chunks(encoder.push(resampler.finish().T))
         yield from _chunks(encoder.finish())

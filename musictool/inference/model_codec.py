@@ -6,6 +6,7 @@ be encoded.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,7 +30,7 @@ class CodedFile(NamedTuple):
 
     Attributes:
         codes: int32 [K, t].
-        samples: how long it is, at the codec's rate.
+        samples: how much of it was encoded, at the codec's rate.
         sha256: of the file, in hexadecimal.
     """
 
@@ -66,15 +67,15 @@ class ModelCodec:
         frames = describe_frames(self.config, self.rows, self.channels)
         return {**frames, "duration_seconds": samples / self.config.rate_hz}
 
-    def encode(self, path: Path) -> CodedFile:
-        """Encode a sound file, of any rate and channels.
+    def encode(self, path: Path, seconds_max: float = math.inf) -> CodedFile:
+        """Encode a sound file, of any rate and channels, or at least so much of it.
 
         Raises:
             InputError: it can't be read.
         """
         codec = self.codecs.load(self.name, self.sha256)
         with open_audio(path, str(path)) as reader:
-            sound = EncodedSound(reader, codec, self.rows)
+            sound = EncodedSound(reader, codec, self.rows, seconds_max=seconds_max)
             chunks = [chunk.codes for chunk in sound]
         assert sound.samples is not None
         return CodedFile(np.concatenate(chunks, axis=1), sound.samples, sound.source_sha256)

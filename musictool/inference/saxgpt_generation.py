@@ -5,6 +5,7 @@ Knows no command line.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
@@ -63,7 +64,7 @@ class SaxGPTGenerator:
             prompt = codec.checked_prompt(prompt)
         backing, made = None, {}
         if request.backing is not None:
-            backing = codec.encode(Path(request.backing))
+            backing = codec.encode(Path(request.backing), self._seconds_heard(request, frames_of(prompt)))
             made = {"backing": Path(request.backing).name, "backing_sha256": backing.sha256}
         samples = self._samples(request, backing, frames_of(prompt))
         given = None if backing is None else torch.from_numpy(backing.codes)
@@ -72,6 +73,12 @@ class SaxGPTGenerator:
     def generate(self, pieces: Sequence[Piece], drawing: Drawing) -> Iterator[Chunk]:
         """As of a `Generator`."""
         return self._writer.write(pieces, drawing)
+
+    def _seconds_heard(self, request: Request, known: int) -> float:
+        """How much of a backing can matter, where so many frames are known: a window beyond what is to be made."""
+        if request.duration_seconds is None:
+            return math.inf
+        return request.duration_seconds + (known + self._window.frames) / self._codec.config.frame_rate_hz
 
     def _samples(self, request: Request, backing: CodedFile | None, known: int) -> int:
         """How much there is to be made, after so many frames.

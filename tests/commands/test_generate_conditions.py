@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 
@@ -138,6 +139,19 @@ def test_a_lead_over_a_long_backing_is_begun_at_once(home, tmp_path, minutes):
     chunks = list(islice(generator.generate([Piece(0, plan)], Drawing(0)), 5))
     assert [chunk.tokens.shape for chunk in chunks] == [(4, 20)] * 5
     assert not chunks[-1].is_last
+
+
+def test_no_more_of_a_backing_is_encoded_than_can_be_heard(run, home, write):
+    path, seconds, generator = write(60.0), 2.0, open_generator("saxgpt", Setup(Store(home), "cpu"))
+    lengths = (60.0, seconds)
+    whole, part = (generator.plan(Request(backing=str(path), duration_seconds=length), None) for length in lengths)
+    assert 200 + FRAMES <= part.conditions.given.shape[1] < 0.5 * whole.conditions.given.shape[1]
+    used = 200 + FRAMES // 2  # behind them, codes may know that there is no more
+    assert torch.equal(part.conditions.given[:, :used], whole.conditions.given[:, :used])
+    assert part.made["backing_sha256"] == whole.made["backing_sha256"] == sha256(path.read_bytes()).hexdigest()
+    lead, beginning = (only(run, "-m", "saxgpt", "--backing", path, "--duration", length) for length in (8, seconds))
+    end = 200 - SMALL_SAXGPT.codebooks  # of the last frames not all codes are told of one another
+    np.testing.assert_array_equal(lead[:, :end], beginning[:, :end])
 
 
 def test_a_lead_goes_on_over_the_rest_of_its_backing(run, write):
