@@ -2,10 +2,10 @@
 
 A model that is told of harmony, melody, rhythm and dynamics comes near, and what it writes still misses some. Here what
 it wrote is brought to what was told: attacks move to the nearest of the rhythm's, notes to the nearest pitch class that
-sounds in the harmony, the melody is put above them, and attacks are as loud as the dynamics say. Where two factors are
-of two pieces they may be at odds. Then what is kept stands and what is borrowed gives way: a borrowed melody takes its
-pitch classes of a harmony that is kept, and leaves out notes for which a kept rhythm has no attack. Knows a piano's
-grid, and nothing of models.
+sounds in the harmony, the melody is put above them, and an attack is as loud as the dynamics are for most of its time.
+Where two factors are of two pieces they may be at odds. Then what is kept stands and what is borrowed gives way: a
+borrowed melody takes its pitch classes of a harmony that is kept, and leaves out notes for which a kept rhythm has no
+attack. Knows a piano's grid, and nothing of models.
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ from numpy.typing import NDArray
 
 from musictool.symbolic.piano_ids import FRAME_TICKS, TICKS_PER_SECOND, Piano, Ticks
 from musictool.symbolic.skyline import TOGETHER_SECONDS, skyline_of
-from musictool.symbolic.theory import CHORD_SECONDS
+from musictool.symbolic.theory import CHORD_SECONDS, STANDS_SECONDS
 
 REACH_TICKS = FRAME_TICKS  # an attack that is farther than this from the rhythm's stays where it is
-LINE_REACH_TICKS = 15  # and so does a note of a melody
+LINE_REACH_TICKS = 12  # and so does a note of a melody
 LEGATO_TICKS = 25  # by so much two notes of a melody may sound together
 LEGATO_FALL = 9  # in semitones
 _CHORD_TICKS = round(CHORD_SECONDS * TICKS_PER_SECOND)
+_STANDS_TICKS = round(STANDS_SECONDS * TICKS_PER_SECOND)
+_MOMENTS = 9  # of an attack's time, at which dynamics are looked at
 _TOGETHER_TICKS = round(TOGETHER_SECONDS * TICKS_PER_SECOND)
 _OCTAVE, _LOWEST_PITCH = 12, 21
 
@@ -104,14 +106,15 @@ def _in_time(made: Piano, rhythm: _Attacks) -> Piano:
 
 
 def _as_loud(made: Piano, dynamics: Piano) -> Piano:
-    """Each attack as loud as those of the dynamics that are nearest to it, from its loudest note to its softest."""
+    """Each attack as loud as what stands in the dynamics during half of its time, loudest note to softest."""
     attacks, loud = _attacks_of(made), _attacks_of(dynamics)
+    length = np.minimum(np.diff(attacks.tick, append=attacks.tick[-1] + _STANDS_TICKS), _STANDS_TICKS)
+    when = attacks.tick[:, None] + (np.arange(_MOMENTS) + 0.5) / _MOMENTS * length[:, None]
+    standing = np.maximum(np.searchsorted(loud.tick, when, side="right") - 1, 0)
+    by_loudness = np.argsort(np.maximum.reduceat(dynamics.velocity, loud.first)[standing], axis=1, kind="stable")
+    middle = np.take_along_axis(standing, by_loudness[:, _MOMENTS // 2, None], axis=1)[:, 0]
     share = _ranks(made.velocity, attacks.number, attacks.first) / np.maximum(attacks.size - 1, 1)[attacks.number]
-    velocity = _quantiles(dynamics.velocity, loud.number, loud.nearest(attacks.tick), attacks.number, share)
-    near = attacks.nearest(loud.tick)[loud.number]  # an attack that none is nearest to has that of its own nearest
-    is_near = np.isin(attacks.number, near)
-    gathered = _quantiles(dynamics.velocity, near, np.arange(len(attacks.tick)), attacks.number, share)
-    return replace(made, velocity=np.where(is_near, gathered, velocity))
+    return replace(made, velocity=_quantiles(dynamics.velocity, loud.number, middle, attacks.number, share))
 
 
 def _ranks(velocity: NDArray[np.uint8], number: NDArray[np.int64], first: NDArray[np.int64]) -> NDArray[np.int64]:

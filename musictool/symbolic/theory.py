@@ -6,7 +6,8 @@ A window is looked at as if the notes were clipped to it:
 - melody: the skyline (`musictool.symbolic.skyline`), that is its notes that begin in the window and the one that is
   held into it, in order; neither when they begin nor how long they last counts.
 - rhythm: when notes begin in the window. What begins within `CHORD_SECONDS` is one attack, at the first one's time.
-- dynamics: the velocities of the attacks in the window, in order.
+- dynamics: how loud it is over time: at each of many points of the window, as loud as the attack that was the last to
+  begin, for up to `STANDS_SECONDS`. So it is told whatever the rhythm, and by attacks shortly before the window, too.
 
 Histograms are roots of proportions, so that each has length 1 and distances between two are Hellinger distances; what
 lies on a scale is shared by the two nearest bins. All values lie in -1..1. `DIMENSIONS` names every one. A window
@@ -38,6 +39,7 @@ from musictool.symbolic.windows import (
 FACTORS = ("harmony", "melody", "rhythm", "dynamics")
 WIDTHS = {"harmony": 128, "melody": 128, "rhythm": 64, "dynamics": 64}
 CHORD_SECONDS = 0.03
+STANDS_SECONDS = 2.0
 
 PITCH_CLASSES = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 CHORDS = {
@@ -62,7 +64,7 @@ _PLACES = 20
 _BEAT_SECONDS = 0.4 * 2 ** (np.arange(8) / 7)  # a beat's length is one of these
 _LATE_BEATS = 0.1
 _LOUDNESSES = 32
-_DYNAMICS_POINTS = 16
+_DYNAMICS_POINTS = 16  # of a second, or of a window that is shorter
 
 
 def _numbered(name: str, values: Sequence[object]) -> tuple[str, ...]:
@@ -128,10 +130,10 @@ DIMENSIONS: dict[str, tuple[str, ...]] = {
         "syncopation",  # share of attacks off the beat that are held over it
     ),
     "dynamics": (
-        *_numbered("velocity", range(2, 127, 4)),
-        *_numbered("contour", range(_DYNAMICS_POINTS)),  # above the mean, 1 is 32, at even steps through the attacks
-        "present",  # 1 if anything begins
-        "mean",  # this and the next seven: velocity / 127
+        *_numbered("velocity", range(2, 127, 4)),  # of all notes of the attacks that stand
+        *_numbered("contour", range(_DYNAMICS_POINTS)),  # above the mean, 1 is 32, at even steps through the points
+        "present",  # 1 if an attack stands
+        "mean",  # this and the next seven: of the loudest note, velocity / 127
         "lowest",
         "lower quartile",
         "median",
@@ -142,9 +144,9 @@ DIMENSIONS: dict[str, tuple[str, ...]] = {
         "spread",  # standard deviation, 1 is 32
         "range",  # highest - lowest, 1 is 127
         "direction",  # last - first, 1 is 64
-        "slope",  # correlation of velocity with order: 1 for an even crescendo
+        "slope",  # correlation of velocity with time: 1 for an even crescendo
         "accent",  # highest - mean, 1 is 64
-        "mean step",  # size of the change from attack to attack, 1 is 32
+        "mean step",  # size of the change, where there is one, 1 is 32
         "entropy",
     ),
 }
@@ -325,23 +327,24 @@ def _rhythm(attacks: _Attacks, windows: Windows) -> NDArray[np.float32]:
     gap = np.maximum(np.diff(seconds, prepend=-1.0), _SHORTEST_SECONDS)
     before = np.append(1.0, gap[:-1])[: len(gap)]
     octave = np.log2(gap / _SHORTEST_SECONDS)
-    gap_counts = soft_histogram(gaps.window, octave[gaps.row] * ((_GAPS - 1) / _GAP_OCTAVES), count, _GAPS)
+    length = octave[gaps.row] * ((_GAPS - 1) / _GAP_OCTAVES)
+    gap_shares = shares_of(soft_histogram(gaps.window, length, count, _GAPS))
     where = (seconds[members.row] - windows.start[members.window]) / width[members.window]
-    places = soft_histogram(members.window, where * _PLACES - 0.5, count, _PLACES)
+    place_shares = shares_of(soft_histogram(members.window, where * _PLACES - 0.5, count, _PLACES))
     ratio = (np.log2(gap / before) / _RATIO_OCTAVES + 1) * ((_RATIOS - 1) / 2)
-    ratios = soft_histogram(pairs.window, ratio[pairs.row], count, _RATIOS)
+    ratio_shares = shares_of(soft_histogram(pairs.window, ratio[pairs.row], count, _RATIOS))
     notes = members.total(np.diff(attacks.first_note))
     places_of = (members.first_of(seconds), members.last_of(seconds), members.mean(seconds))
     return _joined(
-        *(np.sqrt(shares_of(counts)) for counts in (gap_counts, places, ratios)),
+        *map(np.sqrt, (gap_shares, place_shares, ratio_shares)),
         members.is_any,
         np.minimum(np.log2(1 + members.count / width) / 5, 1),
         np.minimum(np.log2(np.maximum(notes, 1) / np.maximum(members.count, 1)) / 3, 1),
         *(np.minimum(value / _GAP_OCTAVES, 1) for value in (gaps.mean(octave), gaps.least(octave), gaps.most(octave))),
         np.minimum(gaps.deviation(octave) / 2, 1),
         pairs.mean(abs(gap - before) / (gap + before)),
-        entropy_of(shares_of(gap_counts)),
-        entropy_of(shares_of(places)),
+        entropy_of(gap_shares),
+        entropy_of(place_shares),
         *((2 * (place - windows.start) / width - 1) * members.is_any for place in places_of),
         np.minimum(members.deviation(seconds) / width * 2, 1),
         *_beat(members, seconds),
@@ -366,27 +369,47 @@ def _beat(members: Members, seconds: NDArray) -> tuple[NDArray, NDArray, NDArray
 
 
 def _dynamics(attacks: _Attacks, windows: Windows) -> NDArray[np.float32]:
-    members, loudest = attacks.members(windows), attacks.loudest
-    notes = Members(attacks.first_note[members.first], attacks.first_note[members.first + members.count])
-    velocity, is_any = attacks.velocity, members.is_any
-    counts = soft_histogram(notes.window, (velocity[notes.row] - 2) / 4, len(is_any), _LOUDNESSES)
-    mean, low, high = notes.mean(velocity), notes.least(velocity), notes.most(velocity)
-    begin, end, middle = members.first_of(loudest), members.last_of(loudest), members.mean(loudest)
-    contour = (members.sampled(loudest, _DYNAMICS_POINTS) - middle[:, None]) / 32
-    levels = (mean, low, *notes.quantiles(velocity, (0.25, 0.5, 0.75)), high, begin, end)
+    points, standing = _standing(attacks, windows)
+    loudest = attacks.loudest[standing]
+    is_first = np.diff(standing, prepend=-1).astype(bool)
+    is_first[points.first[points.is_any]] = True
+    begins = np.flatnonzero(is_first)  # each window's first points of its attacks
+    stand, attack = np.diff(begins, append=len(standing)), standing[begins]
+    notes = Members(attacks.first_note[attack], attacks.first_note[attack + 1])
+    place, share = (attacks.velocity[notes.row] - 2) / 4, (stand / np.maximum(notes.count, 1))[notes.window]
+    window, count = points.window[begins][notes.window], len(points.count)
+    shares = shares_of(soft_histogram(window, place, count, _LOUDNESSES, share))
+    mean, low, high = points.mean(loudest), points.least(loudest), points.most(loudest)
+    begin, end = points.first_of(loudest), points.last_of(loudest)
+    contour = (points.sampled(loudest, _DYNAMICS_POINTS) - mean[:, None]) / 32
+    levels = (mean, low, *points.quantiles(loudest.astype(np.int64), (0.25, 0.5, 0.75)), high, begin, end)
+    steps, changes = abs(np.diff(loudest, prepend=0)), points.after(1)
     return _joined(
-        np.sqrt(shares_of(counts)),
+        np.sqrt(shares),
         np.clip(contour, -1, 1),
-        is_any,
+        points.is_any,
         *(level / 127 for level in levels),
-        np.minimum(notes.deviation(velocity) / 32, 1),
+        np.minimum(points.deviation(loudest) / 32, 1),
         (high - low) / 127,
         np.clip((end - begin) / 64, -1, 1),
-        _slope(members, loudest),
+        _slope(points, loudest),
         np.minimum((high - mean) / 64, 1),
-        np.minimum(members.after(1).mean(abs(np.diff(loudest, prepend=0))) / 32, 1),
-        entropy_of(shares_of(counts)),
+        np.minimum(changes.total(steps) / np.maximum(changes.total(steps > 0), 1) / 32, 1),
+        entropy_of(shares),
     )
+
+
+def _standing(attacks: _Attacks, windows: Windows) -> tuple[Members, NDArray[np.int64]]:
+    """The points of each window at which an attack stands, and which one, [p]."""
+    width = windows.end - windows.start
+    count = np.maximum(np.rint(width * _DYNAMICS_POINTS), _DYNAMICS_POINTS).astype(np.int64)
+    points = Members(np.cumsum(count) - count, np.cumsum(count))
+    share = (points.row - points.first[points.window] + 0.5) / count[points.window]
+    seconds = windows.start[points.window] + share * width[points.window]
+    attack = np.searchsorted(attacks.seconds, seconds, side="right") - 1
+    stands = seconds < np.append(attacks.seconds, -np.inf)[attack] + STANDS_SECONDS
+    last = np.cumsum(np.bincount(points.window[stands], minlength=len(count)))
+    return Members(np.append(0, last[:-1])[: len(last)], last), attack[stands]
 
 
 def _slope(members: Members, values: NDArray) -> NDArray[np.float64]:

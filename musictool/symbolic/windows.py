@@ -140,12 +140,15 @@ def histogram(window: NDArray, bins: NDArray, count: int, width: int, weight: ND
     return sums.reshape(count, width).astype(np.float64, copy=False)
 
 
-def soft_histogram(window: NDArray, place: NDArray, count: int, width: int) -> NDArray[np.float64]:
+def soft_histogram(
+    window: NDArray, place: NDArray, count: int, width: int, weight: NDArray | None = None
+) -> NDArray[np.float64]:
     """As `histogram`, of places on a scale of 0..width - 1; each is shared by the two bins it lies between."""
     place = np.clip(place, 0, width - 1)
     low = np.minimum(place.astype(np.int64), width - 2)
     high_share = place - low
-    bins, shares = np.concatenate([low, low + 1]), np.concatenate([1 - high_share, high_share])
+    weight = np.ones(1) if weight is None else weight
+    bins, shares = np.concatenate([low, low + 1]), np.concatenate([weight * (1 - high_share), weight * high_share])
     return histogram(np.concatenate([window, window]), bins, count, width, shares)
 
 
