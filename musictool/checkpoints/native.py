@@ -31,6 +31,8 @@ TOKENIZER_NAMES = ("tokenizer.json", "spiece.model")
 """Of the `tokenizers` library, and of SentencePiece: one of them stands beside a model that reads text."""
 CODEC_KEYS = ("codec", "codec_sha256")
 """What `source` says of the codec whose codes a model writes: its name and its fingerprint."""
+CODES_KEY = "codes_sha256"
+"""What `source` says of a codec that has another one's codes, and only sounds otherwise: that one's fingerprint."""
 FORMAT = 1
 _MAX_FACTS_BYTES = 1 << 22
 
@@ -44,7 +46,7 @@ class ModelFacts:
         preset: whose numbers the model began with.
         config: those numbers, by the family's names for them.
         weights_sha256: of `model.safetensors`, in hexadecimal.
-        source: where the weights come from: format, name or address, licence; and `CODEC_KEYS`.
+        source: where the weights come from: format, name or address, licence; `CODEC_KEYS` and `CODES_KEY`.
     """
 
     family: str

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 
-from musictool.checkpoints.native import ModelFacts, read_facts
+from musictool.checkpoints.native import CODES_KEY, ModelFacts, read_facts
 from musictool.checkpoints.store import InstalledModel, Store, checked_name, how_to_get
 from musictool.errors import InputError, MissingError, UsageError
 from musictool.inference.codec_streaming import CodecModel, load_codec
@@ -62,7 +62,9 @@ class Codecs:
         if found is None:
             return None
         facts = read_facts(found.path)
-        return Codebooks(facts.weights_sha256, _config_of(facts, found).codebook_size)
+        has_their_codes = facts.source.get(CODES_KEY) == head.vocab_sha
+        fingerprint = head.vocab_sha if has_their_codes else facts.weights_sha256
+        return Codebooks(fingerprint, _config_of(facts, found).codebook_size)
 
     def load(self, vocab: str, vocab_sha: str | None = None) -> CodecModel:
         """The codec of some codes.

@@ -102,7 +102,9 @@ def _targets(model: nn.Module, section: AdapterSection) -> list[str]:
     """
     if any(getattr(module, "averages_itself", False) for module in model.modules()):
         message = "a codec learns its codebooks beside its weights, and an adapter does not hold them"
-        raise UsageError(message, context="adapter", hint="train all of it: leave --lora out")
+        raise UsageError(
+            message, context="adapter", hint="train all of it, or some parts with run.trains: leave --lora out"
+        )
     ends = tuple(f".{target}" for target in section.targets)
     read_only = [f"{name}." for name, module in model.named_modules() if getattr(module, "is_read_only", False)]
     names = [name for name, _ in model.named_modules() if f".{name}".endswith(ends)]

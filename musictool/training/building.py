@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from musictool.checkpoints.native import CODEC_KEYS, read_facts
+from musictool.checkpoints.native import CODEC_KEYS, CODES_KEY, ModelFacts, read_facts
 from musictool.errors import UsageError
 from musictool.inference.model_files import build_bare, load_model
+from musictool.models.codec import CodecConfig
 from musictool.models.registry import FAMILIES, build_model, config_from_dict, config_to_dict, load_preset
 from musictool.training.freezing import freeze_but
 from musictool.training.recipe import Recipe, merged
@@ -34,7 +35,8 @@ class ModelPlan:
         origin: the model whose weights training begins with; empty for fresh ones.
         origin_sha256: of these weights.
         adapter: the folder of an adapter on that model, to begin with it; empty for none.
-        inherited: what that model says of where it comes from, and what is made of it says, too: its codec.
+        inherited: what that model says of where it comes from, and what is made of it says, too: its codec; and of a
+            codec, whose codes it goes on to have.
     """
 
     config: Any
@@ -92,6 +94,7 @@ def plan_model(recipe: Recipe, families: Sequence[str], store: Store, where: str
         base: dict[str, Any] = {"family": facts.family, **facts.config}
         preset, digest = facts.preset, facts.weights_sha256
         inherited = {key: facts.source[key] for key in CODEC_KEYS if key in facts.source}
+        inherited |= _kept_codes(facts, recipe)
     elif preset is not None:
         base = config_to_dict(load_preset(preset))
     elif len(families) == 1:
@@ -106,6 +109,14 @@ def plan_model(recipe: Recipe, families: Sequence[str], store: Store, where: str
         raise UsageError(message, context=where, code="bad-config")
     config = config_from_dict(merged(base, own), where)
     return ModelPlan(config, preset or family, origin or "", digest, adapter or "", inherited)
+
+
+def _kept_codes(facts: ModelFacts, recipe: Recipe) -> dict[str, str]:
+    """Whose codes a model goes on to have: a codec's, of which the decoder alone learns."""
+    parts = {name.partition(".")[0] for name in recipe.run.trains}
+    if facts.family != CodecConfig.family or parts != {"decoder"}:
+        return {}
+    return {CODES_KEY: facts.source.get(CODES_KEY, facts.weights_sha256)}
 
 
 def build_for(recipe: Recipe, plan: ModelPlan, store: Store) -> nn.Module:

@@ -175,7 +175,8 @@ class CodecTraining(nn.Module):
         """
         if self.model.config.normalises:
             audio = audio / loudness(audio)
-        reconstruction = self.model(audio, levels, self.learner)
+        learner = self.learner if self.model.quantizer.training else None  # codebooks that are to stay follow nothing
+        reconstruction = self.model(audio, levels, learner)
         coded = reconstruction.audio.float()
         output = coded.detach().requires_grad_()
         losses = self._direct_losses(output, audio, loss)

@@ -362,6 +362,27 @@ def test_a_codec_that_is_there_keeps_its_codebooks(mtk, recipe, sounds, tmp_path
             assert 0 < moved < 0.3
 
 
+@pytest.mark.parametrize("parts", [["decoder"], ["decoder", "quantizer"]])
+def test_a_decoder_may_learn_alone_and_codes_stay_what_they_are(mtk, recipe, sounds, tmp_path, parts):
+    first, second = RunFolder(tmp_path / "first"), RunFolder(tmp_path / "second")
+    assert mtk("train", recipe, "-q", "run.steps=2", "-o", first.path) == 0
+    settings = ("run.steps=2", "run.batch_size=2", "run.workers=0", "data.window_seconds=0.3", "run.precision=fp32")
+    trains = f"run.trains={json.dumps(parts)}"
+    assert mtk("finetune", "--model", first.best, "--data", sounds, *settings, trains, "-q", "-o", second.path) == 0
+    before, after = (load_file(run.best / "model.safetensors") for run in (first, second))
+    changed = {name.partition(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == set(parts)
+    sound, codes, heard = sounds / "0.flac", tmp_path / "codes.mtk", tmp_path / "heard.wav"
+    assert mtk("encode", "--model", first.best, sound, "-o", codes) == 0
+    keeps_codes = parts == ["decoder"]
+    assert mtk("decode", "--model", second.best, codes, "-o", heard) == (0 if keeps_codes else 3)
+    third = RunFolder(tmp_path / "third")  # what comes of it keeps them, too, for as long as nothing else learns
+    assert mtk("finetune", "--model", second.best, "--data", sounds, *settings, trains, "-q", "-o", third.path) == 0
+    assert mtk("decode", "--model", third.best, codes, "-o", heard, "--force") == (0 if keeps_codes else 3)
+    assert mtk("finetune", "--model", third.best, "--data", sounds, *settings, "-q", "-o", tmp_path / "all") == 0
+    assert mtk("decode", "--model", tmp_path / "all/best", codes, "-o", heard, "--force") == 3
+
+
 # ---------------------------------------------------------------------------------------------------------- complaints
 
 
