@@ -87,8 +87,8 @@ _mtk() {
             case $verb in
                 "") words="tokenize decode encode transcribe generate transfer validate describe train finetune monitor models data eval" options="--help -h --version --debug --quiet -q --log" ;;
                 "tokenize") words="" options="--output -o --scheme -s --names --show-vocab --style --augment --copies --from --seed --jobs -j --shard --force -f --skip-existing --help -h --debug --quiet -q --log" ;;
-                "decode") words="" options="--output -o --format --raw --sample-format --scheme -s --soundfont --synthesizer --model --codebooks --rate --bits --latency --device --precision --jobs -j --shard --force -f --skip-existing --help -h --debug --quiet -q --log" ;;
-                "encode") words="" options="--output -o --model -m --bandwidth --codebooks --latency --raw --rate --channels --sample-format --device --precision --jobs -j --shard --force -f --skip-existing --help -h --debug --quiet -q --log" ;;
+                "decode") words="" options="--output -o --format --raw --sample-format --scheme -s --soundfont --synthesizer --model --adapter --codebooks --rate --bits --latency --device --precision --jobs -j --shard --force -f --skip-existing --help -h --debug --quiet -q --log" ;;
+                "encode") words="" options="--output -o --model -m --adapter --bandwidth --codebooks --latency --raw --rate --channels --sample-format --device --precision --jobs -j --shard --force -f --skip-existing --help -h --debug --quiet -q --log" ;;
                 "transcribe") words="" options="--output -o --model -m --adapter --scheme -s --instruments --steady --no-steady --names --batch --device --precision --shard --force -f --skip-existing --help -h --debug --quiet -q --log" ;;
                 "generate") words="" options="--output -o --model -m --adapter --text --style --melody --backing --key --tempo --chords --bars --duration --count -n --prompts --interactive --temperature --top-k --top-p --guidance --batch --names --seed --device --precision --force -f --skip-existing --help -h --debug --quiet -q --log" ;;
                 "transfer") words="" options="--output -o --style --mix --strength --keep --borrow --instruments --steps --guidance --eta --temperature --model -m --adapter --scheme -s --names --seed --device --shard --force -f --skip-existing --help -h --debug --quiet -q --log" ;;
@@ -115,7 +115,7 @@ _mtk() {
                 "data windows") words="" options="--output -o --threshold --frame --hop --least --part --jobs -j --shard --force -f --skip-existing --help -h --debug --quiet -q --log" ;;
                 "data clips") words="" options="--output -o --seconds --every --least --jobs -j --shard --force -f --skip-existing --help -h --debug --quiet -q --log" ;;
                 "data augment") words="" options="--output -o --semitones --tempo --jobs -j --shard --force -f --skip-existing --help -h --debug --quiet -q --log" ;;
-                "data encode") words="" options="--output -o --model -m --codebooks --device --precision --shard --force -f --skip-existing --help -h --debug --quiet -q --log" ;;
+                "data encode") words="" options="--output -o --model -m --adapter --codebooks --device --precision --shard --force -f --skip-existing --help -h --debug --quiet -q --log" ;;
                 "data split") words="" options="--output -o --fractions --seed --leave-out --group-by --extend --jobs -j --force -f --help -h --debug --quiet -q --log" ;;
                 "eval") words="transcription symbolic audio tokens" options="--help -h --debug --quiet -q --log" ;;
                 "eval transcription") words="" options="--reference -r --json --assert --plot --onset-tolerance --offset-ratio --offset-min-tolerance --duration --pedal --granularity --scheme --model -m --adapter --device --precision --jobs -j --force -f --help -h --debug --quiet -q --log" ;;

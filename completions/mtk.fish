@@ -63,6 +63,7 @@ complete -c mtk -n '__mtk_is_at "decode"' -l scheme -s s -r -F -d 'miditok:FILE.
 complete -c mtk -n '__mtk_is_at "decode"' -l soundfont -r -F -d 'SF2 or SF3, instead of the one that ships'
 complete -c mtk -n '__mtk_is_at "decode"' -l synthesizer -r -F -d 'auto, fluidsynth or builtin'
 complete -c mtk -n '__mtk_is_at "decode"' -l model -r -F -d 'The codec of codes; found by itself if it is here'
+complete -c mtk -n '__mtk_is_at "decode"' -l adapter -r -F -d 'An adapter for the model: a folder that mtk finetune --lora, or peft, wrote'
 complete -c mtk -n '__mtk_is_at "decode"' -l codebooks -x -d 'Of codes, use the first K: coarser sound'
 complete -c mtk -n '__mtk_is_at "decode"' -l rate -x -d 'Sample rate of sound; by default 44100 for notes, and for codes that of the sound they were made of'
 complete -c mtk -n '__mtk_is_at "decode"' -l bits -x -d '16, 24, or 32 (floating point) of sound'
@@ -80,6 +81,7 @@ complete -c mtk -n '__mtk_is_at "decode"' -l log -x -a 'text json' -d 'Messages 
 
 complete -c mtk -n '__mtk_is_at "encode"' -l output -s o -r -F -d 'A file, a folder (with a trailing slash), or a template such as '\''out/{stem}.mid'\'''
 complete -c mtk -n '__mtk_is_at "encode"' -l model -s m -r -F -d 'A preset, a model of the store, or a path'
+complete -c mtk -n '__mtk_is_at "encode"' -l adapter -r -F -d 'An adapter for the model: a folder that mtk finetune --lora, or peft, wrote'
 complete -c mtk -n '__mtk_is_at "encode"' -l bandwidth -x -d 'Bit rate, of those the codec does'
 complete -c mtk -n '__mtk_is_at "encode"' -l codebooks -x -d 'The same, counted in codebooks; by default all'
 complete -c mtk -n '__mtk_is_at "encode"' -l latency -x -d 'How long a codec waits for sound or codes before it works on them: about a second by default, for the sake of speed; 0.1 for live sound'
@@ -445,6 +447,7 @@ complete -c mtk -n '__mtk_is_at "data augment"' -l log -x -a 'text json' -d 'Mes
 
 complete -c mtk -n '__mtk_is_at "data encode"' -l output -s o -r -F -d 'The folder that the stage fills'
 complete -c mtk -n '__mtk_is_at "data encode"' -l model -s m -r -F -d 'A preset, a model of the store, or a path'
+complete -c mtk -n '__mtk_is_at "data encode"' -l adapter -r -F -d 'An adapter for the model: a folder that mtk finetune --lora, or peft, wrote'
 complete -c mtk -n '__mtk_is_at "data encode"' -l codebooks -x -d 'How many are used; by default all'
 complete -c mtk -n '__mtk_is_at "data encode"' -l device -x -a 'auto cpu cuda' -d 'auto, cpu, cuda or cuda:N; auto is a GPU where there is one'
 complete -c mtk -n '__mtk_is_at "data encode"' -l precision -x -a 'fp32 bf16 int8' -d 'fp32 is exact; bf16 is faster, and near; int8 is for generating on a CPU'

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,6 +54,20 @@ class ModelFacts:
     config: dict[str, Any]
     weights_sha256: str = ""
     source: dict[str, str] = field(default_factory=dict)
+
+
+def kept_codes(facts: ModelFacts, config: Any, changed: Iterable[str]) -> dict[str, str]:
+    """What `source` says of a model's codes where it is another one but for some weights.
+
+    Args:
+        facts: of that other one.
+        config: its numbers; those of a codec have `code_parts`.
+        changed: the names of weights, or of the parts that hold them.
+    """
+    parts = getattr(config, "code_parts", ())
+    if not parts or any(name.partition(".")[0] in parts for name in changed):
+        return {}
+    return {CODES_KEY: facts.source.get(CODES_KEY, facts.weights_sha256)}
 
 
 def is_native(path: Path) -> bool:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from musictool.cli.environment import environment_of
-from musictool.cli.options import DeviceOption, Precision, PrecisionOption, ShardOption
+from musictool.cli.options import AdapterOption, DeviceOption, Precision, PrecisionOption, ShardOption
 from musictool.commands.stage_runs import (
     AgainOption,
     FolderOption,
@@ -33,6 +33,7 @@ def data_encode(
     model: Annotated[
         str, typer.Option("--model", "-m", metavar="NAME|PATH", help="A preset, a model of the store, or a path.")
     ] = EncodeSettings.model,
+    adapter: AdapterOption = None,
     codebooks: Annotated[
         int | None,
         typer.Option("--codebooks", metavar="K", show_default=False, help="How many are used; by default all."),
@@ -48,7 +49,13 @@ def data_encode(
     It differs from mtk encode in that it keeps parts together, and goes on where it was cut off.
     """
     settings = settings_of(
-        EncodeSettings, "encode", model=model, codebooks=codebooks, precision=precision.value, device=device
+        EncodeSettings,
+        "encode",
+        model=model,
+        adapter=adapter,
+        codebooks=codebooks,
+        precision=precision.value,
+        device=device,
     )
     return run_verb(
         environment_of(context),

@@ -10,6 +10,7 @@ import typer
 from musictool.cli.environment import environment_of
 from musictool.cli.files import OutputPlan, expand_inputs, refuse_terminal
 from musictool.cli.options import (
+    AdapterOption,
     DeviceOption,
     ForceOption,
     InputsArgument,
@@ -86,6 +87,7 @@ def decode(
             help="The codec of codes; found by itself if it is here.",
         ),
     ] = None,
+    adapter: AdapterOption = None,
     codebooks: Annotated[
         int | None,
         typer.Option(
@@ -149,13 +151,17 @@ def decode(
         from musictool.checkpoints.store import Store
         from musictool.inference.codec_choice import Codecs
 
-        codecs = Codecs(Store.from_environ(environment.environ), model, device_for(device, jobs), precision.value)
+        store, name = Store.from_environ(environment.environ), model
+        if adapter is not None:
+            name = model or _base_of(adapter)
+            store = store.adapting(name, adapter)
+        codecs = Codecs(store, name, device_for(device, jobs), precision.value)
         form = CodesForm(None if is_midi else sound, codecs, rate, codebooks, latency)
         form.check()
         return form
 
     forms = Forms(notes, codes)
-    if (model, codebooks, latency) != (None, None, None):
+    if (model, adapter, codebooks, latency) != (None, None, None, None):
         forms.prepare_codes()
     own = find_scheme(scheme) if scheme else None
     found = expand_inputs(inputs, (*STREAM_SUFFIXES, ECDC_SUFFIX), environment)
@@ -166,6 +172,21 @@ def decode(
     else:
         run.to_files(sources, jobs)
     return run.exit_status
+
+
+def _base_of(adapter: str) -> str:
+    """The name of the codec that an adapter is for.
+
+    Raises:
+        InputError: there is no adapter, or it is damaged.
+        UsageError: it does not say.
+    """
+    from musictool.checkpoints.adapters import read_adapter
+
+    base = read_adapter(Path(adapter).expanduser()).base
+    if not base:
+        raise UsageError("the adapter does not say which codec it is for", context=adapter, hint="name it with --model")
+    return base
 
 
 def _format(format: str | None, output: str | None, *, is_raw: bool) -> str | None:

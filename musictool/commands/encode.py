@@ -13,6 +13,7 @@ from musictool.cli.environment import Environment, environment_of
 from musictool.cli.exit_status import ExitStatus
 from musictool.cli.files import OutputPlan, Source, expand_inputs
 from musictool.cli.options import (
+    AdapterOption,
     DeviceOption,
     ForceOption,
     InputsArgument,
@@ -52,6 +53,7 @@ def encode(
     inputs: InputsArgument = None,
     output: OutputOption = None,
     model: ModelOption = "codec-24khz",
+    adapter: AdapterOption = None,
     bandwidth: Annotated[
         float | None,
         typer.Option("--bandwidth", metavar="KBPS", show_default=False, help="Bit rate, of those the codec does."),
@@ -111,7 +113,8 @@ def encode(
     from musictool.checkpoints.store import Store
     from musictool.inference.codec_choice import Codecs, find_levels
 
-    codecs = Codecs(Store.from_environ(environment.environ), model, device_for(device, jobs), precision.value)
+    store = Store.from_environ(environment.environ).adapting(model, adapter)
+    codecs = Codecs(store, model, device_for(device, jobs), precision.value)
     codec = codecs.load(model)
     config = codec.model.config
     layout = None
@@ -161,6 +164,7 @@ class _Encoding:
             "version": __version__,
             "model": codec.name,
             "model_sha256": codec.sha256,
+            **codec.adapter,
             "codebooks": self.levels,
             "bandwidth_kbps": round(self.levels * codec.model.config.kbps_of_codebook, 3),
             "precision": self.codecs.precision,

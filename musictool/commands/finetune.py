@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -69,12 +69,11 @@ def finetune(
         raise UsageError("--lora and --qlora contradict each other", hint="--qlora is LoRA over weights of 4 bits")
     from musictool.checkpoints.native import read_facts
     from musictool.checkpoints.store import Store
-    from musictool.training.recipe import build_recipe, for_adapter, load_finetuning_table
+    from musictool.training.recipe import build_recipe, load_finetuning_table
 
     found = Store.from_environ(environment.environ).find(model)
-    table = load_finetuning_table(read_facts(found.path).family)
-    if lora or qlora:
-        table = for_adapter(table, "qlora" if qlora else "lora")
+    kind: Literal["lora", "qlora"] | None = "qlora" if qlora else "lora" if lora else None
+    table = load_finetuning_table(read_facts(found.path).family, kind)
     kept = {key: value for key, value in table.get("data", {}).items() if key not in ("train", "valid", "shares")}
     origin = {"from": model} if adapter is None else {"from": model, "adapter": adapter}
     table |= {"model": origin, "data": {**kept, "train": _collections(data)}}

@@ -94,6 +94,15 @@ def merge_adapter(model: nn.Module, adapter: Adapter) -> nn.Module:
     return merged.requires_grad_(True)
 
 
+def changed_names(adapter: Adapter) -> list[str]:
+    """The names of an adapter's tensors, each beginning with that of the layer that it changes.
+
+    Raises:
+        InputError: they can't be read.
+    """
+    return [name.removeprefix(PREFIX) for name in _stored_names(adapter)]
+
+
 def _stored_names(adapter: Adapter) -> list[str]:
     try:
         return list(stored_in_safetensors(adapter.weights))

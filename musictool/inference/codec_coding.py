@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from itertools import groupby
 from mmap import mmap
+from types import MappingProxyType
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -38,12 +39,15 @@ class CodecModel(NamedTuple):
         name: what it is called.
         sha256: of its weights, in hexadecimal.
         dtype: what the layers of its encoder and decoder take.
+        adapter: `adapter` and `adapter_sha256` of the one that is merged with it, empty for none. The codec's name says
+            nothing of it, since its codebooks stay what they are.
     """
 
     model: Codec
     name: str
     sha256: str
     dtype: torch.dtype = torch.float32
+    adapter: Mapping[str, str] = MappingProxyType({})
 
 
 class CodeBlock(NamedTuple):

@@ -6,9 +6,13 @@ codec gets there is `codec_coding`'s; here it is loaded, what goes in is checked
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 from numpy.typing import NDArray
 
+from musictool.checkpoints.adapters import read_adapter
+from musictool.checkpoints.native import read_facts
 from musictool.checkpoints.store import Store
 from musictool.core.packed_convolution import can_pack_convolutions, pack_convolutions
 from musictool.errors import InputError, UsageError
@@ -39,27 +43,31 @@ def load_codec(
     Args:
         name: a model's name, or the path of a folder in our own format.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        store: where models are; the process's own store by default.
+        store: where models are, and whether an adapter is to be merged with it; the process's own store by default.
         precision: of its convolutions. Codes are those of other libraries with `fp32` alone.
 
     Raises:
-        MissingError: there is no such model.
+        MissingError: there is no such model, or no peft for its adapter.
         ResourceError: the device is not there.
-        UsageError: the model is no codec, or is to run in `int8`.
+        UsageError: the model is no codec, or is to run in `int8`; or the adapter is for another.
     """
     place = find_device(device)
     dtype = dtype_without_linears(precision)
-    loaded = load_model(name, store=store)
-    model = loaded.model
+    store = store or Store.from_environ(os.environ)
+    loaded, found = load_model(name, store=store), store.find(name)
+    model, sha256, adapter = loaded.model, loaded.sha256, dict[str, str]()
+    if found.adapter is not None:
+        sha256, added = read_facts(found.path).weights_sha256, read_adapter(found.adapter)
+        adapter = {"adapter": added.name, "adapter_sha256": added.sha256}
     if not isinstance(model, Codec):
         raise UsageError(f"{name} is no codec", hint=f"use {DEFAULT_CODEC}; `mtk models list` shows the others")
     if place.type == "cpu" and can_pack_convolutions():
         pack_convolutions(model, dtype)
-        return CodecModel(model, loaded.name, loaded.sha256)  # what is packed takes float32
+        return CodecModel(model, found.name, sha256, adapter=adapter)  # what is packed takes float32
     model.to(place)
     model.encoder.to(dtype)
     model.decoder.to(dtype)
-    return CodecModel(model, loaded.name, loaded.sha256, dtype)
+    return CodecModel(model, found.name, sha256, dtype, adapter)
 
 
 class Encoder:

@@ -24,6 +24,7 @@ from musictool.checkpoints.native import (
     ModelFacts,
     copy_tokenizer,
     is_native,
+    kept_codes,
     open_native,
     read_card,
     read_facts,
@@ -444,6 +445,8 @@ def merge_model(
         MissingError: there is no such model, or peft is not installed.
         InputError: the adapter is damaged, or the model is.
     """
+    from musictool.inference.adapters import changed_names
+
     refuse_existing(path, force=force)
     found, added = store.find(name), read_adapter(adapter)
     loaded = _load_adapted(found, name, added, is_rounded=is_rounded)
@@ -452,7 +455,7 @@ def merge_model(
     family = values.pop("family")
     source = {"format": "mtk models merge", "name": loaded.name, "from": found.name, "from_sha256": base.weights_sha256}
     source |= {"adapter_sha256": added.sha256, **{key: base.source[key] for key in CODEC_KEYS if key in base.source}}
-    source |= {key: base.source[key] for key in CODEC_KEYS if key in base.source}
+    source |= kept_codes(base, loaded.config, changed_names(added))
     facts = ModelFacts(family, base.preset, values, source=source)
     tensors = loaded.model.state_dict()
     with replacing(path, force=force) as folder:

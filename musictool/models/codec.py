@@ -61,6 +61,7 @@ class CodecConfig:
     """
 
     family: ClassVar[str] = "codec"
+    code_parts: ClassVar[tuple[str, ...]] = ("encoder", "quantizer")  # of a codec: what its codes depend on
 
     rate_hz: int = 24_000
     channels: int = 1

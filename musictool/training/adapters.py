@@ -11,6 +11,7 @@ import json
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,7 @@ def adapt(
 ) -> None:
     """Freeze a model and put a fresh adapter into it, which changes nothing until it is trained.
 
-    Modules that say `is_read_only` stay as they are.
+    Modules that say `is_read_only` stay as they are; so do codebooks, which are to be in evaluation mode in training.
 
     Args:
         model: with the weights of the base, on the CPU.
@@ -98,24 +99,26 @@ def _targets(model: nn.Module, section: AdapterSection) -> list[str]:
     """The names of all layers that are meant.
 
     Raises:
-        UsageError: there are none, or the model learns in ways that an adapter cannot hold.
+        UsageError: there are none, or peft has none like them.
     """
-    if any(getattr(module, "averages_itself", False) for module in model.modules()):
-        message = "a codec learns its codebooks beside its weights, and an adapter does not hold them"
-        raise UsageError(
-            message, context="adapter", hint="train all of it, or some parts with run.trains: leave --lora out"
-        )
     ends = tuple(f".{target}" for target in section.targets)
     read_only = [f"{name}." for name, module in model.named_modules() if getattr(module, "is_read_only", False)]
-    names = [name for name, _ in model.named_modules() if f".{name}".endswith(ends)]
+    names = [
+        name
+        for name, _ in model.named_modules()
+        if f".{name}".endswith(ends) or any(fnmatchcase(name, target) for target in section.targets)
+    ]
     names = [name for name in names if not name.startswith(tuple(read_only))]
     if not names:
         raise _unknown_layers(section, f"the model has no layer called {' or '.join(section.targets)}")
+    for name in names:  # peft would read them as if they were not
+        if set(getattr(model.get_submodule(name), "dilation", (1,))) != {1}:
+            raise _unknown_layers(section, f"peft knows no dilated convolution, which {name} is")
     return names
 
 
 def _unknown_layers(section: AdapterSection, message: str) -> UsageError:
-    hint = "adapter.targets=[…] names linear or convolution layers of the model, or the ends of their names"
+    hint = "adapter.targets=[…] names linear or convolution layers of the model, by the ends of their names or patterns"
     return UsageError(message[:1].lower() + message[1:].rstrip("."), context="adapter.targets", hint=hint)
 
 

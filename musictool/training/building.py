@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from musictool.checkpoints.native import CODEC_KEYS, CODES_KEY, ModelFacts, read_facts
+from musictool.checkpoints.native import CODEC_KEYS, kept_codes, read_facts
 from musictool.errors import UsageError
 from musictool.inference.model_files import build_bare, load_model
-from musictool.models.codec import CodecConfig
 from musictool.models.registry import FAMILIES, build_model, config_from_dict, config_to_dict, load_preset
 from musictool.training.freezing import freeze_but
 from musictool.training.recipe import Recipe, merged
@@ -94,7 +93,8 @@ def plan_model(recipe: Recipe, families: Sequence[str], store: Store, where: str
         base: dict[str, Any] = {"family": facts.family, **facts.config}
         preset, digest = facts.preset, facts.weights_sha256
         inherited = {key: facts.source[key] for key in CODEC_KEYS if key in facts.source}
-        inherited |= _kept_codes(facts, recipe)
+        if recipe.run.trains:
+            inherited |= kept_codes(facts, config_from_dict(base), recipe.run.trains)
     elif preset is not None:
         base = config_to_dict(load_preset(preset))
     elif len(families) == 1:
@@ -109,14 +109,6 @@ def plan_model(recipe: Recipe, families: Sequence[str], store: Store, where: str
         raise UsageError(message, context=where, code="bad-config")
     config = config_from_dict(merged(base, own), where)
     return ModelPlan(config, preset or family, origin or "", digest, adapter or "", inherited)
-
-
-def _kept_codes(facts: ModelFacts, recipe: Recipe) -> dict[str, str]:
-    """Whose codes a model goes on to have: a codec's, of which the decoder alone learns."""
-    parts = {name.partition(".")[0] for name in recipe.run.trains}
-    if facts.family != CodecConfig.family or parts != {"decoder"}:
-        return {}
-    return {CODES_KEY: facts.source.get(CODES_KEY, facts.weights_sha256)}
 
 
 def build_for(recipe: Recipe, plan: ModelPlan, store: Store) -> nn.Module:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from difflib import get_close_matches
+from typing import TYPE_CHECKING
 
 from torch import nn
 
 from musictool.errors import UsageError
+
+if TYPE_CHECKING:
+    from musictool.training.recipe import Recipe
 
 
 def freeze_but(model: nn.Module, parts: Collection[str]) -> None:
@@ -35,6 +39,15 @@ def freeze_but(model: nn.Module, parts: Collection[str]) -> None:
             weight.requires_grad_(False)
     if not any(weight.requires_grad for weight in learning):
         raise UsageError(f"there is nothing to learn in {', '.join(parts)}", code="bad-config")
+
+
+def modules_at_rest(model: nn.Module, recipe: Recipe) -> list[nn.Module]:
+    """Modules that a recipe wants in evaluation mode while the rest of a model learns."""
+    if recipe.run.trains:
+        return still_modules(model, recipe.run.trains)
+    if recipe.adapter is not None:  # codebooks follow what they see, which an adapter has no place for
+        return [module for module in model.modules() if getattr(module, "averages_itself", False)]
+    return []
 
 
 def still_modules(model: nn.Module, parts: Collection[str], name: str = "") -> list[nn.Module]:

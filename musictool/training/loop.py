@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from musictool.errors import UsageError
 from musictool.training.averaging import AveragedWeights, GatheredWeights, PublishedWeights
 from musictool.training.batches import BatchOrder, Feed
-from musictool.training.freezing import still_modules
+from musictool.training.freezing import modules_at_rest
 from musictool.training.interrupts import Interruption, Interrupts
 from musictool.training.meter import DivergedError, Meter
 from musictool.training.optimisers import build_optimiser, set_rates
@@ -95,7 +95,7 @@ class Trainer:
         model.to(accelerator.device)
         self.parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
         self._published = self._publish(model)
-        self._still = still_modules(model, self._run.trains) if self._run.trains else []
+        self._resting = modules_at_rest(model, recipe)
         trained = self._accompany(model)
         own = set(model.parameters())
         self._companions = [parameter for parameter in trained.parameters() if parameter not in own]
@@ -196,7 +196,7 @@ class Trainer:
 
     def _begin_training(self) -> None:
         self._model.train()
-        for module in self._still:
+        for module in self._resting:
             module.eval()
 
     def _step(self, feed: Feed) -> None:

@@ -160,7 +160,7 @@ class AdapterSection:
         rank: of the change to each weight.
         alpha: the change is multiplied by alpha / rank.
         dropout: of what the adapter reads.
-        targets: names of the layers that are changed, or the ends of such names.
+        targets: names of the layers that are changed, ends of such names, or patterns such as `decoder.*.conv`.
     """
 
     kind: Literal["lora", "qlora"] = "lora"
@@ -235,10 +235,15 @@ def load_preset_table(name: str) -> dict[str, Any]:
     return table
 
 
-def load_finetuning_table(family: str) -> dict[str, Any]:
+def load_finetuning_table(family: str, adapter: Literal["lora", "qlora"] | None = None) -> dict[str, Any]:
     """The recipe that ships for a family of models, with what its `[finetune]` says instead.
 
     A preset that says nothing there is followed with a tenth of its learning rate.
+
+    Args:
+        family: of models.
+        adapter: the kind to train instead of the model's weights, with what `[finetune.adapter]` says, and at ten times
+            the rate, which is what one bears.
 
     Raises:
         UsageError: no recipe is for that family.
@@ -250,16 +255,16 @@ def load_finetuning_table(family: str) -> dict[str, Any]:
             if changes is None:
                 rate = table.get("optimiser", {}).get("learning_rate", Optimiser.learning_rate)
                 changes = {"optimiser": {"learning_rate": rate * _FINETUNE_FACTOR}}
-            return merged(table, changes)
+            own = changes.pop("adapter", {})
+            table = merged(table, changes)
+            return table if adapter is None else _for_adapter(table, {"kind": adapter, **own})
     raise UsageError(f"no recipe for models of family {family}", hint="write one, with model.from, for mtk train")
 
 
-def for_adapter(table: Mapping[str, Any], kind: Literal["lora", "qlora"]) -> dict[str, Any]:
-    """A recipe of finetuning that trains an adapter instead, at ten times the rate, which is what one bears."""
+def _for_adapter(table: Mapping[str, Any], section: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe of finetuning that trains an adapter instead."""
     rate = table.get("optimiser", {}).get("learning_rate", Optimiser.learning_rate)
-    return merged(
-        table, {"adapter": {"kind": kind}, "optimiser": {"learning_rate": float(f"{rate * _ADAPTER_FACTOR:.6g}")}}
-    )
+    return merged(table, {"adapter": section, "optimiser": {"learning_rate": float(f"{rate * _ADAPTER_FACTOR:.6g}")}})
 
 
 def _families_of(table: Mapping[str, Any]) -> tuple[str, ...]:

@@ -59,12 +59,11 @@ def finetune(how: str, home: Path, options: argparse.Namespace) -> dict[str, Any
     import torch
 
     from musictool.checkpoints.store import Store
-    from musictool.training.recipe import build_recipe, for_adapter, load_finetuning_table
+    from musictool.training.recipe import build_recipe, load_finetuning_table
     from musictool.training.runs import RunFolder
     from musictool.training.session import Order, train
 
-    table = load_finetuning_table("personaljazz")
-    table = table if how == "full" else for_adapter(table, how)  # type: ignore[arg-type]
+    table = load_finetuning_table("personaljazz", None if how == "full" else how)  # type: ignore[arg-type]
     table |= {"model": {"from": "base"}, "data": {"train": [str(home / "codes.parquet")]}}
     numbers = {
         "steps": options.steps,

@@ -175,7 +175,8 @@ class CodecTraining(nn.Module):
         """
         if self.model.config.normalises:
             audio = audio / loudness(audio)
-        learner = self.learner if self.model.quantizer.training else None  # codebooks that are to stay follow nothing
+        is_learning = all(codebook.training for codebook in self.model.quantizer.codebooks)
+        learner = self.learner if is_learning else None
         reconstruction = self.model(audio, levels, learner)
         coded = reconstruction.audio.float()
         output = coded.detach().requires_grad_()

@@ -24,7 +24,7 @@ from musictool.training.data.pipeline.sounds import notes_of, sounds_of
 def tools(settings: EncodeSettings) -> dict[str, Any]:
     """The codec that the name means here."""
     codec = _codec(settings)
-    return {"model_sha256": codec.sha256, "codebooks": _levels(codec, settings)}
+    return {"model_sha256": codec.sha256, **codec.adapter, "codebooks": _levels(codec, settings)}
 
 
 def make(item: Item, step: Mapping[str, Any], settings: EncodeSettings, outlet: Outlet) -> list[Item]:
@@ -61,7 +61,7 @@ def _encoded(item: Item, part: str, step: Mapping[str, Any], settings: EncodeSet
 
 def _codec(settings: EncodeSettings) -> CodecModel:
     """The codec; it is loaded once a process."""
-    store = Store.from_environ(os.environ)
+    store = Store.from_environ(os.environ).adapting(settings.model, settings.adapter)
     return Codecs(store, settings.model, settings.device, settings.precision).load(settings.model)
 
 

@@ -175,12 +175,14 @@ class EncodeSettings:
 
     Attributes:
         model: a codec, by its name or path.
+        adapter: the path of one for that codec; None for none.
         codebooks: how many of its codebooks are used; None for all.
         precision: of the codec's numbers.
         device: where it runs.
     """
 
     model: str = "codec-24khz"
+    adapter: str | None = None
     codebooks: int | None = None
     precision: Literal["fp32", "bf16"] = "fp32"
     device: str = field(default="auto", metadata=APART)
