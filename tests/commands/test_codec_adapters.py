@@ -45,8 +45,7 @@ def home(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _at_home(home, monkeypatch) -> Iterator[None]:
-    monkeypatch.setenv("MTK_HOME", str(home))
+def _threads() -> Iterator[None]:
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
@@ -109,7 +108,7 @@ def test_merged_with_its_codec_it_reads_the_same_codes(mtk, adapter, codes, tmp_
     np.testing.assert_array_equal(heard(mtk, tmp_path / "sound.wav", codes, "--model", tmp_path / "merged"), after)
 
 
-def test_codes_are_the_codecs_and_say_which_adapter_it_had(mtk, home, adapter, codes, tmp_path):
+def test_codes_are_the_codecs_and_say_which_adapter_it_had(mtk, home, adapter, codes, tmp_path, monkeypatch):
     ((item, rows),) = items_of(codes).values()
     result = mtk("encode", "-m", BASE, "--adapter", adapter, home / "sounds/0.wav")
     ((adapted, same),) = items_of(result.out).values()
@@ -117,6 +116,7 @@ def test_codes_are_the_codecs_and_say_which_adapter_it_had(mtk, home, adapter, c
     assert (adapted.head.vocab, adapted.head.vocab_sha) == (item.head.vocab, item.head.vocab_sha)
     assert "adapter" not in item.head.made[0]
     assert (adapted.head.made[0]["adapter"], len(adapted.head.made[0]["adapter_sha256"])) == ("best", 64)
+    monkeypatch.setenv("MTK_HOME", str(home))  # a stage has processes of its own
     encode = ("data", "encode", "-m", BASE, home / "sounds/0.wav")
     assert mtk(*encode, "--adapter", adapter, "-o", tmp_path / "codes").status == 0
     (path,) = (tmp_path / "codes").rglob("*.mtk*")
