@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from musictool.checkpoints.native import read_facts
 from musictool.cli.environment import Environment
 from musictool.cli.main import main
 from musictool.config import from_dict, load_toml
@@ -741,6 +742,7 @@ def test_a_run_that_trains_some_parts_changes_nothing_else(settings, tmp_path):
     changed = {name for name in before if not torch.equal(before[name], after[name])}  # not the encoder's norm, either
     layers = {f"denoiser.theory.dynamics.{layer}.{kind}" for layer in (0, 2) for kind in ("weight", "bias")}
     assert changed == layers | {"style_priors"}
+    assert "codes_sha256" not in read_facts(tmp_path / "second/best").source  # only codecs have codes to keep
 
     run[-3] = tmp_path / "third"
     for parts, words in {
