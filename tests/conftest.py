@@ -2,9 +2,22 @@
 
 import os
 import signal
+from collections.abc import Iterator
+
+import pytest
 
 if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has it ignored, and so would have all that tests begin
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     signal.signal(signal.SIGINT, signal.default_int_handler)  # workers are begun with it ignored
+
+
+@pytest.fixture
+def own_threads() -> Iterator[None]:
+    """Leaves torch as many threads as it had, whatever a test's commands set."""
+    import torch  # not before a test needs it
+
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)

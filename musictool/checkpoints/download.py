@@ -32,7 +32,7 @@ from musictool.errors import InputError, UsageError
 try:
     import fcntl
 except ImportError:  # not on Windows
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None  # type: ignore[assignment]  # a module elsewhere
 
 T = TypeVar("T")
 

@@ -44,7 +44,7 @@ def stored_in_safetensors(path: Path) -> dict[str, StoredTensor]:
     reader = _Reader(path)
     try:
         with safe_open(path, framework="np") as file:
-            return {name: _stored(name, file.get_slice(name), reader) for name in file.keys()}  # noqa: SIM118
+            return {name: _stored(name, file.get_slice(name), reader) for name in file.keys()}  # noqa: SIM118  (no dict)
     except SafetensorError as error:
         raise broken(path, f"unreadable safetensors: {error}") from error
 

@@ -93,7 +93,7 @@ def plan_model(recipe: Recipe, families: Sequence[str], store: Store, where: str
         base: dict[str, Any] = {"family": facts.family, **facts.config}
         preset, digest = facts.preset, facts.weights_sha256
         inherited = {key: facts.source[key] for key in CODEC_KEYS if key in facts.source}
-        if recipe.run.trains:
+        if recipe.run.trains and adapter is None and not own:  # else other parts than those may differ, too
             inherited |= kept_codes(facts, config_from_dict(base), recipe.run.trains)
     elif preset is not None:
         base = config_to_dict(load_preset(preset))

@@ -5,14 +5,13 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-import torch
 
 from musictool.checkpoints.native import read_facts
 from musictool.checkpoints.safetensors_files import stored_in_safetensors
@@ -28,6 +27,7 @@ SETTINGS = (
     "run.batch_size=2", "run.workers=0", "run.threads=1", "run.precision=fp32", "run.log_every=0",
 )  # fmt: skip
 Mtk = Callable[..., Result]
+pytestmark = pytest.mark.usefixtures("own_threads")
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +42,6 @@ def home(tmp_path_factory) -> Path:
         noise = np.cumsum(generator.normal(0, 0.02, (SMALL_CODEC.rate_hz, SMALL_CODEC.channels)), axis=0)
         soundfile.write(home / f"sounds/{number}.wav", noise - noise.mean(0), SMALL_CODEC.rate_hz, subtype="FLOAT")
     return home
-
-
-@pytest.fixture(autouse=True)
-def _threads() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -55,19 +55,12 @@ kind = "linear"
 points = [[0, 9.0], [30, 3.0]]
 """
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+pytestmark = [pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning"), pytest.mark.usefixtures("own_threads")]
 
 
 @pytest.fixture(autouse=True)
 def _toy(monkeypatch):
     toy.register(monkeypatch.setitem)
-
-
-@pytest.fixture(autouse=True)
-def _threads() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

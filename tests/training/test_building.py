@@ -7,11 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from musictool.checkpoints.native import read_facts
 from musictool.checkpoints.store import Store
 from musictool.errors import MissingError, UsageError
 from musictool.training.building import build_for, plan_model
 from musictool.training.recipe import Recipe, Run
-from tests.small_models import SMALL_MT3, install_small_mt3
+from tests.small_models import SMALL_MT3, install_codec, install_small_mt3
 
 
 def recipe_of(**model: object) -> Recipe:
@@ -51,6 +52,24 @@ def test_a_model_that_is_there_brings_its_numbers_and_its_weights(tmp_path):
 def test_what_makes_no_sense_is_refused(tmp_path, model, error, message):
     with pytest.raises(error, match=message):
         plan_model(recipe_of(**model), ("mt3",), Store(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("trains", "changes", "keeps"),
+    [
+        (("decoder",), {}, True),
+        (("decoder.layers.0",), {}, True),
+        (("decoder", "encoder"), {}, False),
+        ((), {}, False),
+        (("decoder",), {"adapter": "an-adapter"}, False),
+        (("decoder",), {"pad_mode": "reflect"}, False),
+    ],
+)
+def test_codes_stay_a_codecs_where_nothing_else_can_differ_than_how_it_sounds(tmp_path, trains, changes, keeps):
+    codec = install_codec(tmp_path)
+    recipe = replace(recipe_of(**{"from": "codec-24khz", **changes}), run=Run(trains=trains))
+    kept = plan_model(recipe, ("codec",), Store(tmp_path)).inherited
+    assert kept == ({"codes_sha256": read_facts(codec).weights_sha256} if keeps else {})
 
 
 def test_gradient_checkpoints_change_no_gradient(tmp_path):

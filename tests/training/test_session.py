@@ -5,14 +5,13 @@ from __future__ import annotations
 import io
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-import torch
 
 from musictool.cli.environment import Environment
 from musictool.cli.main import main
@@ -57,13 +56,7 @@ best = "loss"
 PLANNED = asdict(NoteThresholds())
 
 Mtk = Callable[..., int]
-
-
-@pytest.fixture(autouse=True)
-def _threads() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("own_threads")
 
 
 @pytest.fixture(scope="module")
