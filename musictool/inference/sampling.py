@@ -65,8 +65,7 @@ class Sampling:
             return logits.argmax(dim=-1)
         narrowed = self.narrow(logits.float() / self.temperature)
         # The largest of logits plus Gumbel noise is a draw from their softmax.
-        uniform = torch.stack([torch.rand(logits.shape[-1], generator=generator) for generator in generators])
-        noise = -(-uniform.clamp(min=1e-20).log()).log()
+        noise = torch.stack([_gumbel(logits.shape[-1], generator) for generator in generators])
         return (narrowed + noise.to(narrowed.device)).argmax(dim=-1)
 
     def narrow(self, logits: Tensor) -> Tensor:
@@ -80,3 +79,8 @@ class Sampling:
             is_beyond = probability.cumsum(dim=-1) - probability >= self.top_p  # the id that reaches it stays
             logits = logits.masked_fill(is_beyond.scatter(-1, order, is_beyond), float("-inf"))
         return logits
+
+
+def _gumbel(size: int, generator: torch.Generator) -> Tensor:
+    """Gumbel noise, float32 [size]; of one row at a time, since the logarithm of a few wakes threads that then spin."""
+    return -(-torch.rand(size, generator=generator).clamp(min=1e-20).log()).log()
