@@ -114,6 +114,10 @@ class KVCache:
         shown = torch.arange(self.seen, device=self.lengths.device)
         return (shown <= self._position[:, :, None]).unsqueeze(1)
 
+    def room(self) -> tuple[list[KeyValues], int]:
+        """All the room there is, of each layer [R, H, capacity, P], and the first row of those that take steps."""
+        return self._layers, self._rows.start
+
     def append(self, layer: int, keys: Tensor, values: Tensor) -> KeyValues:
         """Keep the steps begun, [B, H, T, P] each; all that the layer shows now, [B, H, S, P] each."""
         held = self._layers[layer]

@@ -50,7 +50,9 @@ class PackedLinear(nn.Module):
         super().__init__()
         self.dtype = dtype
         self._activation = FUSED[activation] if activation else ("none", "")
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach().to(dtype), _PACKED_FOR_ROWS)
+        self.weight: Tensor = torch.ops.mkldnn._reorder_linear_weight(
+            linear.weight.detach().to(dtype), _PACKED_FOR_ROWS
+        )
         self.bias = None if linear.bias is None else linear.bias.detach().to(dtype)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -64,6 +66,12 @@ class PackedLinear(nn.Module):
             x = x.to(self.dtype)
         y: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, self.weight, self.bias, name, [], kind)
         return y
+
+    def lay_in_rows(self) -> Tensor:
+        """The weights, [out, in], from now on a row after another, in which order compiled steps read them."""
+        if self.weight.is_mkldnn:
+            self.weight = self.weight.to_dense()
+        return self.weight
 
 
 class PackedInt8Linear(nn.Module):
@@ -99,10 +107,15 @@ class PackedInt8Linear(nn.Module):
         y = y.view(*x.shape[:-1], len(self.scales))
         return y if self.bias is None else y.add_(self.bias)
 
+    def lay_in_rows(self) -> Tensor:
+        """The weights, int8 [out, in or more], as they are."""
+        return self.weight
 
-def pack_linear(
-    linear: nn.Linear, dtype: torch.dtype = torch.float32, activation: Activation | None = None
-) -> PackedLinear | PackedInt8Linear:
+
+Packed = PackedLinear | PackedInt8Linear
+
+
+def pack_linear(linear: nn.Linear, dtype: torch.dtype = torch.float32, activation: Activation | None = None) -> Packed:
     """A packed layer in place of a linear one.
 
     Args:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from musictool.core.attention import EVERYTHING, Attention, Product, Sight
 from musictool.core.feed_forward import Activation, FeedForward, GatedFeedForward
 from musictool.core.kv_cache import KVCache, Memory
-from musictool.core.packed_linear import FUSED, pack_linear, pack_linears, side_by_side
+from musictool.core.packed_linear import FUSED, Packed, pack_linear, pack_linears, side_by_side
 from musictool.core.positions import Rotation
 from musictool.core.transformer import Block
 
@@ -55,6 +55,11 @@ class PackedSelfAttention(PackedAttention):
     def _pack(self, attention: Attention, dtype: torch.dtype) -> None:
         self._joint = _product(dtype, attention.query, attention.key, attention.value)
 
+    @property
+    def joint(self) -> Packed:
+        """The layer of all three."""
+        return _layer(self._joint)
+
     def read(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         joint = self._joint(x).view(*x.shape[:2], 3, self.heads, self.head_width)
         query, keys, values = joint.transpose(1, 3).unbind(2)  # [B, T, 3, H, P] -> [B, H, 3, T, P] -> [B, H, T, P]
@@ -67,17 +72,21 @@ class PackedFeedForward(nn.Module):
     Args:
         feed_forward: on a CPU, float32.
         dtype: as of `PackedAttention`.
+
+    Attributes:
+        activation, is_gated, hidden: what it is, and F.
     """
 
     def __init__(self, feed_forward: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
         assert isinstance(feed_forward, FeedForward | GatedFeedForward)
         self._activate = feed_forward.activate
-        self._is_gated = isinstance(feed_forward, GatedFeedForward)
-        activation = feed_forward.activation
-        self._is_fused = not self._is_gated and dtype != torch.int8 and activation in FUSED
+        self.is_gated = isinstance(feed_forward, GatedFeedForward)
+        self.activation = feed_forward.activation
+        self.hidden = feed_forward.up.out_features
+        self._is_fused = not self.is_gated and dtype != torch.int8 and self.activation in FUSED
         ways = [feed_forward.gate, feed_forward.up] if isinstance(feed_forward, GatedFeedForward) else [feed_forward.up]
-        self._up = _product(dtype, *ways, activation=activation if self._is_fused else None)
+        self._up = _product(dtype, *ways, activation=self.activation if self._is_fused else None)
         self._down = _product(dtype, feed_forward.down)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -85,7 +94,7 @@ class PackedFeedForward(nn.Module):
         hidden = self._up(x)
         if self._is_fused:
             return self._down(hidden)
-        if not self._is_gated:
+        if not self.is_gated:
             return self._down(self._activate(hidden))
         gate, up = hidden.chunk(2, -1)
         return self._down(self._activate(gate) * up)
@@ -113,6 +122,16 @@ class PackedBlock(Block):
         self._look_back = self.self_attention.forward
         self._look_across = None if self.cross_attention is None else self.cross_attention.attend
         self._feed: Product = self.feed_forward.forward
+
+    def layers(self) -> list[Packed | None]:
+        """Queries, keys and values; their output; queries across and theirs, if there are any; up, gate first; down."""
+        own, across, feed_forward = self.self_attention, self.cross_attention, self.feed_forward
+        assert isinstance(own, PackedSelfAttention)
+        assert isinstance(feed_forward, PackedFeedForward)
+        products: list[Product | None] = [own._joint, own.output]
+        products += [None, None] if across is None else [across.query, across.output]
+        products += [feed_forward._up, feed_forward._down]
+        return [None if product is None else _layer(product) for product in products]
 
     def forward(
         self,
@@ -156,6 +175,12 @@ def _product(dtype: torch.dtype, *layers: Product, activation: Activation | None
     linears = [layer for layer in layers if isinstance(layer, nn.Linear)]
     assert len(linears) == len(layers)
     return pack_linear(linears[0] if len(linears) == 1 else side_by_side(linears), dtype, activation).said
+
+
+def _layer(product: Product) -> Packed:
+    """The layer that says a product."""
+    layer: Packed = product.__self__  # type: ignore[attr-defined]  # `_product` gives methods
+    return layer
 
 
 def _function(norm: nn.Module | None) -> Product:

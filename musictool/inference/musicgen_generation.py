@@ -68,7 +68,7 @@ class MusicGenGenerator:
         self._warn = setup.warn
         self._device = find_device(setup.device)
         self._model = model
-        make_ready(model, self._device, setup.precision)
+        make_ready(model, self._device, setup.precision, says_steps=True)
         rate_hz = self._codec.config.frame_rate_hz
         window = Window.of(round(WINDOW_SECONDS * rate_hz))
         self._writer = CodeWriter(model, window, self._conditions, rate_hz, self._device)

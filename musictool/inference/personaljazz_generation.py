@@ -59,7 +59,7 @@ class PersonalJazzGenerator:
         self._config = model.config
         self._reader: StyleReader | None = None
         self._device = find_device(setup.device)
-        make_ready(model, self._device, setup.precision)
+        make_ready(model, self._device, setup.precision, says_steps=True)
         rate_hz = self._codec.config.frame_rate_hz
         self._writer = CodeWriter(model, Window.of(model.config.frames_max), self._styles, rate_hz, self._device)
 

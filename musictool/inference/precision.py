@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from musictool.core.compiled_transformer import can_compile, compile_steps
 from musictool.core.packed_linear import can_pack
 from musictool.core.packed_transformer import pack_transformers
 from musictool.errors import ResourceError, UsageError
@@ -49,13 +50,16 @@ def dtype_without_linears(precision: PrecisionName) -> torch.dtype:
 
 
 @torch.no_grad()
-def make_ready(model: nn.Module, device: torch.device, precision: PrecisionName = "fp32") -> nn.Module:
+def make_ready(
+    model: nn.Module, device: torch.device, precision: PrecisionName = "fp32", *, says_steps: bool = False
+) -> nn.Module:
     """Put a model on a device in a number format, for inference alone.
 
     Args:
         model: float32 on a CPU; it is changed.
         device: where it is to run.
         precision: `fp32`, `bf16` or `int8`.
+        says_steps: the model says one step after another of a few rows; on a CPU they are compiled, where numba is.
 
     Returns:
         The model, in evaluation mode.
@@ -72,6 +76,8 @@ def make_ready(model: nn.Module, device: torch.device, precision: PrecisionName 
     if precision != "int8" and not can_pack():
         return model.to(dtype)
     pack_transformers(model, dtype)
+    if says_steps and can_compile():
+        compile_steps(model)
     for parameter in model.parameters():  # a copy of the little that is left lets go of the mapped file
         parameter.data = parameter.data.clone()
     return model

@@ -52,7 +52,7 @@ class SaxGPTGenerator:
         self.vocab, self.vocab_sha = self._codec.name, self._codec.sha256
         self._model = model
         self._device = find_device(setup.device)
-        make_ready(model, self._device, setup.precision)
+        make_ready(model, self._device, setup.precision, says_steps=True)
         self._window = Window.of(model.config.frames_max)
         rate_hz = self._codec.config.frame_rate_hz
         self._writer = CodeWriter(model, self._window, self._backings, rate_hz, self._device)

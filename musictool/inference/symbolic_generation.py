@@ -42,7 +42,7 @@ def open_generator(loaded: LoadedModel, setup: Setup) -> EventGenerator:
         ResourceError: the device is not there.
     """
     device = find_device(setup.device)
-    model = make_ready(loaded.model, device, setup.precision)
+    model = make_ready(loaded.model, device, setup.precision, says_steps=True)
     assert isinstance(model, SymbolicGenerator)
     return EventGenerator(model, loaded.name, loaded.sha256, device)
 
