@@ -319,8 +319,17 @@ def compile_steps(module: nn.Module, *, weights_min: int = WEIGHTS_MIN) -> None:
         module: packed, on a CPU; it is changed.
         weights_min: of its packed layers in all, for it to be changed.
     """
-    if weights_min <= sum(layer.weight.numel() for layer in _layers(module)):
+    if weights_min <= sum(layer.weight.numel() for layer in _layers(module)) and _can_import():
         _compile(module)
+
+
+def _can_import() -> bool:
+    """Whether numba goes with what else is installed; it takes no numpy that is newer than itself."""
+    try:
+        _kernels()
+    except ImportError:
+        return False
+    return True
 
 
 def _layers(module: nn.Module) -> Iterator[Packed]:

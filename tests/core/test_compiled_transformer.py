@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from functools import partial
@@ -170,6 +171,9 @@ def test_large_models_that_say_steps_are_compiled_and_no_others(monkeypatch):
     monkeypatch.setattr(precision, "compile_steps", partial(compile_steps, weights_min=4 * 2048**2))
     assert type(make_ready(large_model(), here, says_steps=True).head) is CompiledLinear
     assert type(make_ready(large_model(), here).head) is PackedLinear
+    with monkeypatch.context() as broken:  # as beside a numpy that numba does not take
+        broken.setattr(compiled_transformer, "_kernels", lambda: importlib.import_module("musictool.core.nothing"))
+        assert type(make_ready(large_model(), here, says_steps=True).head) is PackedLinear
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)  # as where numba is not installed
     assert type(make_ready(large_model(), here, says_steps=True).head) is PackedLinear
 
