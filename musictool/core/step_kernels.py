@@ -7,6 +7,9 @@ Rows, norms and sums are float32; weights are read as float32, as bfloat16 (two 
 scale for each output, keys and values as float32 or bfloat16.
 
 `step` and `product` are called by all threads at once with the same arguments and counters of their own for each call.
+All that they are compiled from is in this one file, long as it is: what numba keeps from one process to the next it
+makes anew where this file has changed, and does not look at others. Sums of one row and of two are written out, since
+accumulators in an array would not be kept in registers.
 """
 
 from __future__ import annotations
