@@ -2,10 +2,9 @@
 
 The decoder of MusicGen's small model with random weights, one row without guidance, 20 states of text to attend to, and
 a cache of 500 steps. The floor is the sum of as many bytes as a step must read, the weights once and the cache once, by
-as many threads, in the same process and in turns with the steps, five of each;
-the first after a change is not counted, since OpenMP's threads spin on for some 10 ms when their work is done. Each
-contender is a process of its own, the contenders take turns, and the best round of each counts. How far states are from
-those of fp32 is told beside it.
+as many threads, in the same process and in turns with the steps, five of each; the first after a change is not counted,
+since OpenMP's threads spin on for some 10 ms when their work is done. Each contender is a process of its own, the
+contenders take turns, and the best round of each counts. How far states are from those of fp32 is told beside it.
 
     python -m tests.benchmarks.bench_generation [--threads 4] [--rounds 3] [--steps 25]
 """
