@@ -69,7 +69,7 @@ def combine_masks(*masks: Tensor | None, bias: Tensor | None = None) -> Tensor |
             visible = mask if visible is None else visible & mask
     if bias is None or visible is None:
         return visible if bias is None else bias
-    return torch.where(visible, bias, float("-inf"))
+    return bias.masked_fill(~visible, float("-inf"))
 
 
 class Attention(nn.Module):

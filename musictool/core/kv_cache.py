@@ -40,6 +40,7 @@ class KVCache:
         dtype, device: of keys and values.
 
     Attributes:
+        is_static: as given.
         lengths: int64 [R].
         seen: S, steps that a layer shows after `begin`.
     """
@@ -62,7 +63,8 @@ class KVCache:
             KeyValues(torch.zeros(shape, dtype=dtype, device=device), torch.zeros(shape, dtype=dtype, device=device))
             for _ in range(layers)
         ]
-        self._is_static = is_static
+        self.is_static = is_static
+        self._known: list[int] | None = [0] * rows  # lengths, while the device need not be asked for them
         self._row = torch.arange(rows, device=device)[:, None]
         self._rows = slice(0, rows)
         self._position = torch.zeros(rows, 0, dtype=torch.int64, device=device)
@@ -94,17 +96,17 @@ class KVCache:
             ValueError: a static cache is full.
         """
         self._rows = rows if rows is not None else slice(0, self.rows)
-        held = self.lengths[self._rows]
-        self._position = held[:, None] + torch.arange(steps, device=held.device)
-        shortest, longest = torch.stack(held.aminmax()).tolist()
+        self._position = self.lengths[self._rows, None] + torch.arange(steps, device=self.lengths.device)
+        held = self._held()[self._rows]
+        shortest, longest = min(held), max(held)
         needed = longest + steps
         # Where all rows go on from the same step, theirs are one stretch of memory, which takes less time to write.
-        self._stretch = slice(shortest, needed) if shortest == longest and not self._is_static else None
-        if not self._is_static:
+        self._stretch = slice(shortest, needed) if shortest == longest and not self.is_static else None
+        if self.is_static:
+            self._refuse_beyond(needed)
+        else:
             self._reserve(needed)
-        elif needed > self.capacity:
-            raise ValueError(f"the cache is full: {needed} steps, and room for {self.capacity}")
-        self.seen = self.capacity if self._is_static else needed
+        self.seen = self.capacity if self.is_static else needed
         return self._position
 
     def visible(self) -> Tensor | None:
@@ -131,18 +133,47 @@ class KVCache:
     def commit(self, steps: int | Tensor) -> None:
         """Count the steps begun as held: T of each row, or int64 [B] where rows end in padding."""
         self.lengths[self._rows] += steps
+        if self._known is not None and isinstance(steps, int):
+            self._known[self._rows] = [held + steps for held in self._known[self._rows]]
+        else:
+            self._known = None
+
+    def follow(self, steps: int) -> None:
+        """Count steps that recorded work takes for the rows begun last: it holds them, and counts them on the device.
+
+        Raises:
+            ValueError: the cache is full.
+        """
+        taken = [held + steps for held in self._held()[self._rows]]
+        self._refuse_beyond(max(taken))
+        self._held()[self._rows] = taken
+
+    def recount(self) -> None:
+        """Ask the device for the lengths: steps were begun and committed there that did not come about."""
+        self._known = None
 
     def move(self, source: int, target: int) -> None:
         """Copy one row over another."""
-        held = int(self.lengths[source])
+        lengths = self._held()
+        held = lengths[source]
         for layer in self._layers:
             for part in layer:
                 part[target, :, :held] = part[source, :, :held]
-        self.lengths[target] = held
+        self.lengths[target] = lengths[target] = held
 
     def clear(self, row: int) -> None:
         """Empty a row."""
-        self.lengths[row] = 0
+        self.lengths[row] = self._held()[row] = 0
+
+    def _held(self) -> list[int]:
+        """`lengths`, without waiting for the device where that can be."""
+        if self._known is None:
+            self._known = self.lengths.tolist()
+        return self._known
+
+    def _refuse_beyond(self, steps: int) -> None:
+        if steps > self.capacity:
+            raise ValueError(f"the cache is full: {steps} steps, and room for {self.capacity}")
 
     def _reserve(self, steps: int) -> None:
         missing = -(-(steps - self.capacity) // BLOCK_STEPS) * BLOCK_STEPS

@@ -2,24 +2,27 @@
 
 For any model whose steps hold K codes in a pattern. What is known, which is a prompt's codes and where a pattern has no
 code, is put in place of what the model says. Guidance runs every piece twice side by side, with its conditions and
-without, and goes further in the direction in which they differ (Ho and Salimans, 2022; arXiv:2207.12598). Deals in
-codes and knows nothing of their sound.
+without, and goes further in the direction in which they differ (Ho and Salimans, 2022; arXiv:2207.12598). On a GPU a
+step is recorded once and played from then on. Deals in codes and knows nothing of their sound.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Protocol, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from musictool.core.codebooks import Pattern
+from musictool.core.cuda_graphs import can_record, record
 from musictool.core.kv_cache import KVCache, Memory
 from musictool.inference.sampling import Sampling
 
 Conditions = TypeVar("Conditions")
+
+WARM_STEPS = 2  # before a step is recorded, so that all that it needs is loaded
 
 
 class CodeModel(Protocol[Conditions]):
@@ -35,7 +38,9 @@ class CodeModel(Protocol[Conditions]):
     @property
     def special_id(self) -> int: ...
 
-    def start(self, conditions: Conditions, *, capacity: int) -> tuple[KVCache, Memory | None]:
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+    def start(self, conditions: Conditions, *, capacity: int, is_static: bool = False) -> tuple[KVCache, Memory | None]:
         """A cache of a row a piece, with room for that many steps, and what its steps attend to beside it."""
         ...
 
@@ -77,7 +82,9 @@ def generate_codes(
     """
     is_guided = guidance != 1
     capacity = model.pattern.steps(frames + (0 if prompt is None else prompt.shape[-1]))
-    cache, memory = model.start(model.with_and_without(conditions) if is_guided else conditions, capacity=capacity)
+    told = model.with_and_without(conditions) if is_guided else conditions
+    cache, memory = model.start(told, capacity=capacity, is_static=can_record(next(model.parameters()).device))
+    reader = _Reader(model, memory, cache)
     rows = cache.rows // 2 if is_guided else cache.rows
     if prompt is None:
         prompt = torch.zeros(rows, model.pattern.codebooks, 0, dtype=torch.int64, device=cache.lengths.device)
@@ -89,7 +96,7 @@ def generate_codes(
     ids = known.start()  # [B, K, T]
     recent = deque(ids.unbind(-1), maxlen=model.pattern.steps(1))
     for step in known.steps():
-        logits = _read(model, ids.repeat(2, 1, 1) if is_guided else ids, memory, cache)[:, :, -1].float()  # [B, K, V]
+        logits = reader.read(ids.repeat(2, 1, 1) if is_guided else ids)
         if is_guided:
             conditioned, free = logits.chunk(2)
             logits = free + (conditioned - free) * guidance
@@ -100,12 +107,49 @@ def generate_codes(
             yield model.pattern.gather(torch.stack(tuple(recent), dim=-1))[..., 0]
 
 
-def _read(model: CodeModel[Conditions], ids: Tensor, memory: Memory | None, cache: KVCache) -> Tensor:
-    """Logits [B, K, T, V] of the next ids [B, K, T], which the cache keeps."""
-    positions = cache.begin(ids.shape[-1])
-    logits = model.decode(ids, memory, cache=cache, positions=positions)
-    cache.commit(ids.shape[-1])
-    return logits
+class _Reader:
+    """Reads ids, step after step; with a static cache, steps of one id each are recorded and then played.
+
+    Args:
+        model: in evaluation mode.
+        memory: what its steps attend to.
+        cache: keeps what is read.
+    """
+
+    def __init__(self, model: CodeModel[Conditions], memory: Memory | None, cache: KVCache) -> None:
+        self._model = model
+        self._memory = memory
+        self._cache = cache
+        self._records = cache.is_static
+        self._warm_steps = 0
+        self._ids = torch.empty(0)
+        self._play: Callable[[], Tensor] | None = None
+
+    def read(self, ids: Tensor) -> Tensor:
+        """What comes after the next ids, int64 [B, K, T]: logits, float32 [B, K, V], there until the next reading."""
+        if not self._records or ids.shape[-1] > 1:
+            return self._step(ids)
+        if self._play is not None:
+            self._cache.follow(1)
+            self._ids.copy_(ids)
+            return self._play()
+        if self._warm_steps < WARM_STEPS:
+            self._warm_steps += 1
+            return self._step(ids)
+        self._ids = ids.clone()
+        try:
+            self._play = record(lambda: self._step(self._ids), ids.device)
+        except RuntimeError:  # it takes memory of its own: without it the piece is made all the same, only slower
+            self._records = False
+            self._cache.recount()
+            return self._step(ids)
+        return self._play()
+
+    def _step(self, ids: Tensor) -> Tensor:
+        positions = self._cache.begin(ids.shape[-1])
+        logits = self._model.decode(ids, self._memory, cache=self._cache, positions=positions)
+        self._cache.commit(ids.shape[-1])
+        return logits[:, :, -1].float()
 
 
 class _Known:

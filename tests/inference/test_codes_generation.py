@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from musictool.core.codebooks import Pattern, delay_pattern, flattened_pattern, parallel_pattern
 from musictool.core.kv_cache import KVCache, Memory
@@ -35,8 +36,11 @@ class Counting:
         self.special_id = model.special_id
         self.steps = 0
 
-    def start(self, conditions: Conditions, *, capacity: int) -> tuple[KVCache, Memory | None]:
-        return self._model.start(conditions, capacity=capacity)
+    def parameters(self) -> Iterator[nn.Parameter]:
+        return self._model.parameters()
+
+    def start(self, conditions: Conditions, *, capacity: int, is_static: bool) -> tuple[KVCache, Memory | None]:
+        return self._model.start(conditions, capacity=capacity, is_static=is_static)
 
     def with_and_without(self, conditions: Conditions) -> Conditions:
         return self._model.with_and_without(conditions)
