@@ -36,9 +36,16 @@ ADDRESSES = 34
 
 RELU, GELU, GELU_TANH, SILU = range(4)
 
+# The pieces of work in a layer, whose products and norms have their addresses there.
+_JOIN, _LOOK_BACK, _BRING_BACK, _ASK, _LOOK_ACROSS, _BRING_ACROSS, _WIDEN, _NARROW = range(8)
+_PIECES = 8
+_LAYER = (JOINT, 0, BACK, QUERY, 0, ACROSS, UP, DOWN)
+_NORM = (SELF_NORM, 0, 0, CROSS_NORM, 0, 0, FEED_NORM, 0)
+
+_WRITTEN, _ADDED, _ACTIVATED, _GATED = range(4)  # what becomes of a product
+
 ITEM = 32  # outputs that a thread takes at a time
 _APART = 8  # counters of two pieces of work are in different lines of the cache
-_PIECES = 8  # of work in a layer: queries, keys and values; attention; its output; the same three across; up; down
 _TAKEN, _DONE = 0, 1
 _CAN_GIVE_WAY = hasattr(os, "sched_yield")
 _HAS_PAUSE = platform.machine() in ("x86_64", "AMD64")
@@ -56,8 +63,12 @@ def _native(describe: Callable[..., Any]) -> Any:
 
 
 def _part(function: Callable[..., Any]) -> Any:
-    """A function that compiled ones call."""
-    return _compiled(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+    """A function that compiled ones call; it becomes part of them.
+
+    Were it called instead, it would be compiled on its own as well, to sums in another order: the process that compiles
+    would run one of the two, and those that load what it has kept the other.
+    """
+    return _compiled(function, forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 def _entry(function: Callable[..., Any]) -> Any:
@@ -243,7 +254,7 @@ def _narrowed(number, like):
     """A float32 as an array keeps it: as bfloat16 in 16 bits, rounded to the nearest even, or as it is."""
 
 
-@overload(_narrowed)
+@overload(_narrowed, jit_options={"forceinline": True})
 def _compile_narrowed(number, like):
     if like.dtype == types.uint16:
 
@@ -272,7 +283,7 @@ def _four(w, v, u, t, x):
     """Products of four rows of weights with numbers in their seats."""
 
 
-@overload(_four)
+@overload(_four, jit_options={"forceinline": True})
 def _compile_four(w, v, u, t, x):
     if w.dtype == types.uint32:
 
@@ -305,7 +316,7 @@ def _four_of_two(w, v, u, t, x, z):
     """The same with two rows of numbers, for which a row of weights is unpacked once."""
 
 
-@overload(_four_of_two)
+@overload(_four_of_two, jit_options={"forceinline": True})
 def _compile_four_of_two(w, v, u, t, x, z):
     if w.dtype == types.uint32:
 
@@ -424,24 +435,6 @@ def _outputs(x, layer, first, count, like, y):
 
 
 @_part
-def _multiply(x, layer, outputs, like, y, is_added, marks, piece):
-    """A linear layer: rows of inputs in their seats to float32 [B, outputs or more], or added to what is there."""
-    items = -(-outputs // ITEM)
-    tile = np.empty((len(x), ITEM), np.float32)
-    item = _take(marks, piece, items)
-    while item >= 0:
-        first = item * ITEM
-        count = min(ITEM, outputs - first)
-        _outputs(x, layer, first, count, like, tile)
-        for b in range(len(x)):
-            for r in range(count):
-                y[b, first + r] = y[b, first + r] + tile[b, r] if is_added else tile[b, r]
-        _finish(marks, piece)
-        item = _take(marks, piece, items)
-    _await(marks, piece, items)
-
-
-@_part
 def _activated(x, activation):
     if activation == RELU:
         return max(x, np.float32(0))
@@ -455,22 +448,30 @@ def _activated(x, activation):
 
 
 @_part
-def _widen(x, layer, sizes, like, hidden, marks, piece):
-    """The first half of a feed-forward: rows in their seats to float32 [B, F] in theirs."""
-    items = -(-sizes.hidden // ITEM)
-    tile = np.empty((len(x), ITEM), np.float32)
-    gates = np.empty((len(x), ITEM), np.float32)
+def _multiply(x, layer, outputs, like, way, activation, y, marks, piece):
+    """A linear layer of rows in their seats: to float32 [B, outputs or more].
+
+    They are written, added to what is there, or activated and put in their seats; gated, each is activated and
+    multiplied by the one that comes so many outputs later.
+    """
+    items = -(-outputs // ITEM)
+    tiles = np.empty((2, len(x), ITEM), np.float32)
     item = _take(marks, piece, items)
     while item >= 0:
         first = item * ITEM
-        count = min(ITEM, sizes.hidden - first)
-        _outputs(x, layer, first, count, like, gates)
-        if sizes.is_gated:
-            _outputs(x, layer, sizes.hidden + first, count, like, tile)
+        count = min(ITEM, outputs - first)
+        for half in range(2 if way == _GATED else 1):
+            _outputs(x, layer, half * outputs + first, count, like, tiles[half])
         for b in range(len(x)):
             for r in range(count):
-                value = _activated(gates[b, r], sizes.activation)
-                hidden[b, _seat(first + r, sizes.hidden, like)] = value * tile[b, r] if sizes.is_gated else value
+                value = tiles[0, b, r]
+                if way == _WRITTEN:
+                    y[b, first + r] = value
+                elif way == _ADDED:
+                    y[b, first + r] += value
+                else:
+                    value = _activated(value, activation)
+                    y[b, _seat(first + r, outputs, like)] = value * tiles[1, b, r] if way == _GATED else value
         _finish(marks, piece)
         item = _take(marks, piece, items)
     _await(marks, piece, items)
@@ -585,21 +586,25 @@ def step(x, table, like, kept_like, sizes, rotation, own, across, buffers, marks
     width, inner = x.shape[1], sizes.heads * sizes.head_width
     normed = np.empty(x.shape, np.float32)
     joint, mixed, hidden = buffers
-    for layer in range(len(table)):
-        row, piece = table[layer], layer * _PIECES
-        # A thread that comes late reads rows while others change them, and finds then that nothing is left to take.
-        _norm(x, row[SELF_NORM:], sizes, like, normed)
-        _multiply(normed, row[JOINT:], 3 * inner, like, joint, False, marks, piece)
-        _attend(joint, row[KEYS:], sizes, like, kept_like, rotation, own, True, mixed, marks, piece + 1)
-        _multiply(mixed, row[BACK:], width, like, x, True, marks, piece + 2)
-        if sizes.looks_across:
-            _norm(x, row[CROSS_NORM:], sizes, like, normed)
-            _multiply(normed, row[QUERY:], inner, like, joint, False, marks, piece + 3)
-            _attend(joint, row[MEMORY_KEYS:], sizes, like, kept_like, rotation, across, False, mixed, marks, piece + 4)
-            _multiply(mixed, row[ACROSS:], width, like, x, True, marks, piece + 5)
-        _norm(x, row[FEED_NORM:], sizes, like, normed)
-        _widen(normed, row[UP:], sizes, like, hidden, marks, piece + 6)
-        _multiply(hidden, row[DOWN:], width, like, x, True, marks, piece + 7)
+    # A thread that comes late reads rows while others change them, and finds then that nothing is left to take.
+    for piece in range(len(table) * _PIECES):
+        row, part = table[piece // _PIECES], piece % _PIECES
+        if _ASK <= part <= _BRING_ACROSS and not sizes.looks_across:
+            continue
+        if part in (_LOOK_BACK, _LOOK_ACROSS):
+            is_own = part == _LOOK_BACK
+            held, held_at = (own, row[KEYS:]) if is_own else (across, row[MEMORY_KEYS:])
+            _attend(joint, held_at, sizes, like, kept_like, rotation, held, is_own, mixed, marks, piece)
+            continue
+        source, target, outputs, way = mixed, x, width, _ADDED
+        if _NORM[part]:
+            _norm(x, row[_NORM[part] :], sizes, like, normed)
+            source, target, outputs, way = normed, joint, 3 * inner if part == _JOIN else inner, _WRITTEN
+        if part == _WIDEN:
+            target, outputs, way = hidden, sizes.hidden, _GATED if sizes.is_gated else _ACTIVATED
+        if part == _NARROW:
+            source = hidden
+        _multiply(source, row[_LAYER[part] :], outputs, like, way, sizes.activation, target, marks, piece)
 
 
 @_entry
@@ -617,4 +622,4 @@ def product(x, layer, like, y, marks):
     for b in range(len(x)):
         for i in range(x.shape[1]):
             seated[b, _seat(i, x.shape[1], like)] = x[b, i]
-    _multiply(seated, layer, y.shape[1], like, y, False, marks, 0)
+    _multiply(seated, layer, y.shape[1], like, _WRITTEN, RELU, y, marks, 0)

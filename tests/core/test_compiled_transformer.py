@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import os
 import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -176,6 +178,30 @@ def test_large_models_that_say_steps_are_compiled_and_no_others(monkeypatch):
         assert type(make_ready(large_model(), here, says_steps=True).head) is PackedLinear
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)  # as where numba is not installed
     assert type(make_ready(large_model(), here, says_steps=True).head) is PackedLinear
+
+
+def said_elsewhere(folder: Path) -> bytes:
+    """What a process of its own says, which finds compiled steps in a folder or leaves them there."""
+    code = """
+        import sys, torch
+        from tests.core.test_compiled_transformer import compiled, in_steps, memory_for, stack_of
+        with torch.inference_mode():
+            fast, memory = compiled(stack_of("as MusicGen's"), torch.bfloat16), memory_for("as MusicGen's")
+            said = in_steps(fast, torch.randn(2, 40, 64), [1] * 40, memory)
+        sys.stdout.buffer.write(said.numpy().tobytes())
+    """
+    lines = "\n".join(line[8:] for line in code.splitlines())
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(folder)}
+    return subprocess.run([sys.executable, "-c", lines], env=environment, stdout=subprocess.PIPE, check=True).stdout
+
+
+def test_processes_that_compile_and_those_that_load_say_the_same_to_the_bit(tmp_path):
+    first = said_elsewhere(tmp_path)
+    kept = sorted(tmp_path.rglob("*.nbc"))
+    assert len(first) == 2 * 40 * 64 * 4
+    assert kept
+    assert said_elsewhere(tmp_path) == first
+    assert sorted(tmp_path.rglob("*.nbc")) == kept
 
 
 def test_a_process_ends_when_the_last_thread_is_back():
