@@ -28,7 +28,7 @@ COMPOSER = SymbolicGeneratorConfig(width=16, heads=2, hidden=32, layers=2, conte
 
 
 @pytest.fixture
-def mtk(tmp_path):
+def mtk(one_thread, tmp_path):
     """Run `mtk ARGUMENT…` with bytes on standard input, where there are small random models; one thread."""
     install_code_model(tmp_path / "home", SMALL_SAXGPT)
     install_code_model(tmp_path / "home", replace(SMALL_PERSONALJAZZ, frames_max=48))
@@ -44,10 +44,7 @@ def mtk(tmp_path):
         status = main([str(argument) for argument in arguments], environment)
         return Result(status, environment.stdout.getvalue(), environment.stderr.getvalue())
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield run
-    torch.set_num_threads(before)
+    return run
 
 
 def codes(frames, seed=0, codebooks=CODEBOOKS):

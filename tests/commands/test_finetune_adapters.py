@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -56,11 +56,8 @@ def home(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _at_home(home, monkeypatch) -> Iterator[None]:
+def _at_home(home, own_threads, monkeypatch):
     monkeypatch.setenv("MTK_HOME", str(home))
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -34,6 +34,8 @@ from tests.commands.codes import items_of, rewritten
 from tests.commands.generators import save_tokenizer
 from tests.models.musicgen_oracle import build_port, greedy_codes, save
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 Run = Callable[..., tuple[int, bytes, str]]
 
 TEXT = "jazzing around the clock"
@@ -79,14 +81,6 @@ def models(tmp_path_factory) -> Models:
 @pytest.fixture
 def run(models) -> Run:
     return models.run
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def made(run: Run, *arguments: object, stdin: bytes = b"", model: str = "mono") -> dict[str, np.ndarray]:

@@ -26,6 +26,8 @@ from musictool.models.saxgpt import SaxGPT
 from tests.commands.codes import items_of, sound
 from tests.commands.generators import CODEC, SMALL_SAXGPT, install_models
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 Run = Callable[..., tuple[int, bytes, str]]
 
 RATE_HZ = 8000
@@ -61,14 +63,6 @@ def write(tmp_path) -> Callable[..., Path]:
         return tmp_path / name
 
     return write
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def only(run: Run, *arguments: object, stdin: bytes = b"") -> np.ndarray:

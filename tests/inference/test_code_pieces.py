@@ -18,18 +18,12 @@ from musictool.inference.generation_options import Drawing, Request
 from musictool.models.personaljazz import PersonalJazz
 from tests.commands.generators import SMALL_PERSONALJAZZ
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 WINDOW = Window(20, 8)
 FREE = Drawing(temperature=1.0, seed=5)
 CODEBOOKS = SMALL_PERSONALJAZZ.codebooks
 every_drawing = pytest.mark.parametrize("drawing", [Drawing(0), FREE, replace(FREE, guidance=2.0)])
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

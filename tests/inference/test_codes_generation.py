@@ -16,6 +16,8 @@ from musictool.inference.sampling import Sampling
 from musictool.models.musicgen import Conditions, MusicGen, MusicGenConfig
 from musictool.models.musicgen_parts import TextEncoderConfig
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TEXT = TextEncoderConfig(vocabulary=20, width=8, heads=2, head_width=4, hidden=12, layers=1)
 SMALL = MusicGenConfig(width=16, heads=2, hidden=32, layers=2, codebook_size=24, text=TEXT)
 PATTERNS = {
@@ -48,14 +50,6 @@ class Counting:
     def decode(self, ids: Tensor, memory: Memory | None, *, cache: KVCache, positions: Tensor) -> Tensor:
         self.steps += ids.shape[-1]
         return self._model.decode(ids, memory, cache=cache, positions=positions)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def build(pattern: Pattern = PATTERNS["delay"]) -> MusicGen:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +25,8 @@ from tests.small_code_models import (
     random_code_model,
     random_styles,
 )
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 TEXT = TextEncoderConfig(vocabulary=20, width=32, heads=4, head_width=8, hidden=64, layers=1)
 SMALL_MUSICGEN = MusicGenConfig(width=32, heads=4, hidden=64, layers=2, codebook_size=24, text=TEXT)
@@ -78,14 +80,6 @@ def recordings(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> Recordi
     monkeypatch.setattr(codes_generation, "record", made.record)
     monkeypatch.setattr(codes_generation, "can_record", lambda device: True)
     return made
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def case(name: str, device: torch.device) -> tuple[Any, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,16 +25,10 @@ from musictool.symbolic.vocabulary import Ids
 from tests.small_models import SMALL_SYMBOLIC_GENERATOR, install_small_symbolic_generator, random_symbolic_generator
 from tests.symbolic.scores import score_of, tune
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 FREE = Drawing(temperature=1.0, seed=5)
 REMI = find_scheme("remi")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def generator_of(config: SymbolicGeneratorConfig = SMALL_SYMBOLIC_GENERATOR) -> EventGenerator:

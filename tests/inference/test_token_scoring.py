@@ -30,6 +30,8 @@ from musictool.symbolic.schemes import find_scheme
 from musictool.symbolic.schemes.remi import encode
 from tests.small_code_models import SMALL_PERSONALJAZZ, SMALL_SAXGPT, random_backings, random_code_model
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CONTEXT = 24
 TEXT = TextEncoderConfig(vocabulary=20, width=8, heads=2, head_width=4, hidden=12, layers=1)
 CONFIGS: dict[str, Any] = {
@@ -39,14 +41,6 @@ CONFIGS: dict[str, Any] = {
 }
 COMPOSER = SymbolicGeneratorConfig(width=16, heads=2, hidden=32, layers=2, context=96, styles=("pop", "jazz"))
 every_family = pytest.mark.parametrize("family", CONFIGS)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def opened(model, tmp_path, **told):

@@ -23,6 +23,8 @@ from tests.small_code_models import (
     random_styles,
 )
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CONFIGS = {"personaljazz": SMALL_PERSONALJAZZ, "saxgpt": SMALL_SAXGPT}
 
 
@@ -53,14 +55,6 @@ CASES = {"personaljazz": personaljazz_case, "saxgpt": saxgpt_case}
 @pytest.fixture(params=list(CASES))
 def case(request: pytest.FixtureRequest) -> Case:
     return CASES[request.param]()
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def random_steps(model: Any, rows: int = 3, frames: int = 21, seed: int = 0) -> Tensor:

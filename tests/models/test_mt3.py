@@ -45,11 +45,8 @@ RECORDING = "MAPS_MUS-schumm-1_ENSTDkAm"  # its closest choices of those segment
 
 
 @pytest.fixture(autouse=True)
-def two_threads():
-    before = torch.get_num_threads()
+def two_threads(own_threads):
     torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
 
 
 def random_mt3(preset: str, seed: int, **changes: object) -> MT3:

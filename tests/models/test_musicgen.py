@@ -25,15 +25,9 @@ from musictool.models.musicgen_parts import TextEncoderConfig
 from musictool.models.registry import PRESETS, build_model, foreign_names, load_preset
 from tests.models.musicgen_oracle import KINDS, NEWER_TEXT, SPECIAL, TEXT, build_port, build_shapes, greedy_codes, save
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CLOSE = 1e-4
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Pair(NamedTuple):

@@ -44,6 +44,8 @@ from musictool.training.tasks.mt3 import (
     segment_ids,
 )
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 RECIPES = Path(__file__).parents[3] / "examples/recipes/mt3"
 RATE = 16_000
 PROGRAMS = (0, 11, 40)
@@ -62,14 +64,6 @@ SMALL = MT3Config(
 """Segments as long as ever, in fewer frames."""
 SMALL_CHANGES = {"width": 16, "heads": 2, "head_width": 8, "hidden": 32, "encoder_layers": 1, "decoder_layers": 1}
 SMALL_CHANGES |= {"tokens_max": 64}
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def random_score(seed: int, seconds: float = 20.0, notes_a_second: float = 4.0) -> Score:

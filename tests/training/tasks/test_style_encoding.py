@@ -29,6 +29,8 @@ from musictool.training.tasks.style_encoding import (
 )
 from tests.small_code_models import SMALL_STYLE_ENCODER, install_style_encoder
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CONFIG = SMALL_STYLE_ENCODER
 RATE = CONFIG.front_end.rate_hz
 KINDS = {"a low hum": 120.0, "a whistle": 2400.0, "noise": 0.0}
@@ -52,14 +54,6 @@ def write_kinds(folder: Path, each: int = 4, seconds: float = 1.5) -> Path:
 def data(tmp_path_factory: pytest.TempPathFactory) -> StyleEncodingData:
     home = tmp_path_factory.mktemp("kinds")
     return StyleEncodingData(train=(write_kinds(home / "train"),), valid=(write_kinds(home / "valid", 2),))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def task_of(data: StyleEncodingData, **config: object) -> StyleEncoding:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -27,18 +27,12 @@ from musictool.training.tasks.symbolic_generation import (
 from tests.small_models import SMALL_SYMBOLIC_GENERATOR, random_symbolic_generator
 from tests.symbolic.scores import tune
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 EXAMPLE_RECIPE = Path(__file__).parents[3] / "examples/recipes/symbolic-generator/symbolic-generator.toml"
 PLAIN = Renditions((0, 0), (0, 0), (1.0, 1.0))
 STILL = {"renditions": PLAIN, "open_style": 0.0, "open_key": 0.0}
 Make = Callable[..., SymbolicGeneration]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
