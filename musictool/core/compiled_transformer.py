@@ -1,9 +1,10 @@
-"""Transformers whose steps of few rows are one compiled piece of work; needs numba.
+"""Transformers whose steps, one at a time, are one compiled piece of work; needs numba.
 
 What `packed_transformer` says in a hundred and more calls a step, each of them shared out evenly among threads that all
-have to be back before the next, `step_kernels` says in one. More rows, and more steps at once, take the packed way, by
-the same weights. Which of the two says a step follows from the number of rows alone, so that the same call gives the
-same bytes.
+have to be back before the next, `step_kernels` says in one. Several steps at once, such as those of a prompt, take the
+packed way, by the same weights. Which of the two says a step does not depend on the number of rows, and what becomes of
+a row in compiled steps does not depend on the others, not in the last bit: a piece that is written beside others is the
+one that is written alone. Packed products gain where there are many rows: from eight on they are as fast, or faster.
 """
 
 from __future__ import annotations
@@ -29,7 +30,6 @@ from musictool.core.packed_linear import Packed, PackedInt8Linear, PackedLinear
 from musictool.core.packed_transformer import PackedBlock, PackedFeedForward
 from musictool.core.transformer import Transformer
 
-ROWS_MAX = 4
 WEIGHTS_MIN = 2**25  # of smaller models a piece is written before numba has begun to be worth its second
 _Job = tuple[Callable[..., object], tuple[object, ...], object]
 _ACTIVATIONS: tuple[Activation, ...] = ("relu", "gelu", "gelu_tanh", "silu")  # in the order of step_kernels
@@ -147,7 +147,7 @@ def _fits(layer: Packed) -> bool:
 
 
 class CompiledLinear(nn.Module):
-    """A packed layer that says few rows compiled.
+    """A packed layer that says single steps compiled.
 
     Args:
         layer: packed; as many outputs as a multiple of four, and inputs as one of two.
@@ -160,9 +160,9 @@ class CompiledLinear(nn.Module):
         self._row: Any = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """float32 [..., in] to float32 [..., out]."""
+        """float32 [B, T, in], or [B, in], to float32 [B, T, out] or [B, out]; where T is 1, compiled."""
         rows = x.numel() // x.shape[-1]
-        if not 0 < rows <= ROWS_MAX:
+        if not rows or (x.dim() > 2 and x.shape[-2] > 1):
             return self._layer(x)
         kernels = _kernels()
         if self._row is None:
@@ -176,7 +176,7 @@ class CompiledLinear(nn.Module):
 
 
 class CompiledTransformer(Transformer):
-    """A transformer whose steps of few rows over a cache are compiled.
+    """A transformer whose single steps over a cache are compiled.
 
     Args:
         transformer: its blocks packed, and such that `can_be_compiled`.
@@ -205,8 +205,8 @@ class CompiledTransformer(Transformer):
         cache: KVCache | None = None,
         memory: Memory | None = None,
     ) -> Tensor:
-        is_short = x.shape[1] == 1 and 0 < len(x) <= ROWS_MAX and x.dtype == torch.float32
-        if is_short and cache is not None and positions is not None:
+        is_step = x.shape[1] == 1 and len(x) > 0 and x.dtype == torch.float32
+        if is_step and cache is not None and positions is not None:
             return self.final_norm(self._step(x, positions, cache, memory))
         return super().forward(x, visible=visible, is_causal=is_causal, positions=positions, cache=cache, memory=memory)
 

@@ -2,14 +2,14 @@
 
 What a step of few rows takes is the time of reading the weights once. Here nothing stands between one product and the
 next but a counter: threads take the items of a product as they come free, so that one that the system holds up keeps
-the others waiting for its own item at most, and each of a product's numbers is summed in one order whoever takes it.
+the others waiting for its own item at most, and each of a product's numbers is summed in one order, whoever takes it
+and however many rows there are.
 Rows, norms and sums are float32; weights are read as float32, as bfloat16 (two in 32 bits) or as eight bits with a
 scale for each output, keys and values as float32 or bfloat16.
 
 `step` and `product` are called by all threads at once with the same arguments and counters of their own for each call.
 All that they are compiled from is in this one file, long as it is: what numba keeps from one process to the next it
-makes anew where this file has changed, and does not look at others. Sums of one row and of two are written out, since
-accumulators in an array would not be kept in registers.
+makes anew where this file has changed, and does not look at others.
 """
 
 from __future__ import annotations
@@ -312,49 +312,6 @@ def _compile_four(w, v, u, t, x):
     return multiply
 
 
-def _four_of_two(w, v, u, t, x, z):
-    """The same with two rows of numbers, for which a row of weights is unpacked once."""
-
-
-@overload(_four_of_two, jit_options={"forceinline": True})
-def _compile_four_of_two(w, v, u, t, x, z):
-    if w.dtype == types.uint32:
-
-        def multiply_pairs(w, v, u, t, x, z):
-            half = len(x) // 2
-            even, odd, even_too, odd_too = x[:half], x[half:], z[:half], z[half:]
-            a, b, c, d = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
-            e, f, g, h = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
-            for i in range(half):
-                a += _high(w[i]) * odd[i] + _low(w[i]) * even[i]
-                b += _high(v[i]) * odd[i] + _low(v[i]) * even[i]
-                c += _high(u[i]) * odd[i] + _low(u[i]) * even[i]
-                d += _high(t[i]) * odd[i] + _low(t[i]) * even[i]
-                e += _high(w[i]) * odd_too[i] + _low(w[i]) * even_too[i]
-                f += _high(v[i]) * odd_too[i] + _low(v[i]) * even_too[i]
-                g += _high(u[i]) * odd_too[i] + _low(u[i]) * even_too[i]
-                h += _high(t[i]) * odd_too[i] + _low(t[i]) * even_too[i]
-            return (a, b, c, d), (e, f, g, h)
-
-        return multiply_pairs
-
-    def multiply(w, v, u, t, x, z):
-        a, b, c, d = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
-        e, f, g, h = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
-        for i in range(len(x)):
-            a += _widened(w[i]) * x[i]
-            b += _widened(v[i]) * x[i]
-            c += _widened(u[i]) * x[i]
-            d += _widened(t[i]) * x[i]
-            e += _widened(w[i]) * z[i]
-            f += _widened(v[i]) * z[i]
-            g += _widened(u[i]) * z[i]
-            h += _widened(t[i]) * z[i]
-        return (a, b, c, d), (e, f, g, h)
-
-    return multiply
-
-
 # ----------------------------------------------------------------------------------------------------------- the parts
 
 
@@ -415,16 +372,12 @@ def _outputs(x, layer, first, count, like, y):
     weights = carray(_pointer(layer[0], like), (end, layer[3]))
     scales = carray(_pointer(layer[1], x), (end,))
     bias = carray(_pointer(layer[2], x), (end,))
-    quarter, left = count // 4, len(x) % 2
+    quarter = count // 4
     for at in range(quarter):
         second, third, fourth = at + quarter, at + 2 * quarter, at + 3 * quarter
         w, v, u, t = weights[first + at], weights[first + second], weights[first + third], weights[first + fourth]
-        if left:
-            y[0, at], y[0, second], y[0, third], y[0, fourth] = _four(w, v, u, t, x[0])
-        for b in range(left, len(x), 2):
-            said, said_too = _four_of_two(w, v, u, t, x[b], x[b + 1])
-            y[b, at], y[b, second], y[b, third], y[b, fourth] = said
-            y[b + 1, at], y[b + 1, second], y[b + 1, third], y[b + 1, fourth] = said_too
+        for b in range(len(x)):
+            y[b, at], y[b, second], y[b, third], y[b, fourth] = _four(w, v, u, t, x[b])
     for b in range(len(x)):
         if layer[1]:
             for r in range(count):
@@ -609,7 +562,7 @@ def step(x, table, like, kept_like, sizes, rotation, own, across, buffers, marks
 
 @_entry
 def product(x, layer, like, y, marks):
-    """One linear layer of few rows.
+    """One linear layer of some rows.
 
     Args:
         x: float32 [B, in].

@@ -59,7 +59,7 @@ def make_ready(
         model: float32 on a CPU; it is changed.
         device: where it is to run.
         precision: `fp32`, `bf16` or `int8`.
-        says_steps: the model says one step after another of a few rows; on a CPU they are compiled, where numba is.
+        says_steps: the model says one step after another; on a CPU they are compiled, where numba is.
 
     Returns:
         The model, in evaluation mode.

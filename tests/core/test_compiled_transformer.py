@@ -107,15 +107,14 @@ def test_rows_are_at_steps_of_their_own_and_see_no_padding(dtype, steps_compiled
 
 @torch.inference_mode()
 @pytest.mark.parametrize("dtype", FORMATS, ids=str)
-@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5])
-def test_a_row_says_the_same_beside_others_and_many_rows_go_the_packed_way(rows, dtype, steps_compiled):
+@pytest.mark.parametrize("rows", [2, 3, 9])
+def test_a_row_says_the_same_beside_others_to_the_bit(rows, dtype, steps_compiled):
     fast = compiled(stack_of("turned, with biases"), dtype)
-    x = torch.randn(5, 3, 64)
-    beside = in_steps(fast, x[:rows], [1] * 3, None)
-    assert len(steps_compiled) == (3 if rows <= 4 else 0)
+    x = torch.randn(rows, 3, 64)
+    beside = in_steps(fast, x, [1] * 3, None)
+    assert len(steps_compiled) == 3
     for row in range(rows):
-        alone = in_steps(fast, x[row : row + 1], [1] * 3, None)
-        assert (alone - beside[row : row + 1]).abs().amax() < (1e-5 if dtype == torch.float32 else 0.05)
+        assert torch.equal(in_steps(fast, x[row : row + 1], [1] * 3, None)[0], beside[row])
 
 
 @torch.inference_mode()
@@ -138,11 +137,14 @@ def test_a_compiled_layer_says_what_its_weights_say(sizes, bias, dtype, steps_co
     torch.manual_seed(0)
     linear = nn.Linear(*sizes, bias=bias)
     fast = CompiledLinear(pack_linear(linear, dtype))
-    for shape in ((1,), (2, 2), (3, 1), (5, 7)):
+    for shape in ((1,), (6,), (3, 1), (9, 1), (1, 2), (5, 7)):
         x = torch.randn(*shape, sizes[0])
         near = 1e-5 if dtype == torch.float32 else 0.02
         torch.testing.assert_close(fast(x), linear(x), rtol=near, atol=2 * near)
-    assert steps_compiled == ["product"] * 3
+        if len(shape) < 2 or shape[1] == 1:
+            alone = torch.cat([fast(row[None]) for row in x.reshape(-1, sizes[0])])
+            assert torch.equal(fast(x).reshape(alone.shape), alone)
+    assert steps_compiled == ["product"] * (2 * 4 + 1 + 6 + 3 + 9)
     assert fast(torch.randn(0, sizes[0])).shape == (0, sizes[1])
 
 
