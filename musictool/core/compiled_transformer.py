@@ -306,6 +306,8 @@ def can_be_compiled(transformer: Transformer) -> bool:
             return False
         if not all(layer is None or _fits(layer) for layer in block.layers()):
             return False
+        if cast(PackedFeedForward, block.feed_forward).hidden % 4:  # the gates of gated ones are half of a layer
+            return False
         norms = [norm for norm in (block.self_norm, block.cross_norm, block.feed_norm) if norm is not None]
         if not all(isinstance(norm, nn.LayerNorm | nn.RMSNorm) and norm.weight is not None for norm in norms):
             return False

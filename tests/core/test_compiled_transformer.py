@@ -155,6 +155,11 @@ def test_what_kernels_can_not_read_stays_packed():
     compile_steps(odd, weights_min=0)
     assert [type(part) for part in odd[:3]] == [PackedLinear, PackedLinear, CompiledLinear]
     assert type(odd.stack) is Transformer
+    gated = nn.Module()
+    gated.stack = build_transformer(1, 32, 1, 34, is_gated=True)  # 68 gates and values are a multiple of four
+    pack_transformers(gated)
+    compile_steps(gated, weights_min=0)
+    assert type(gated.stack) is Transformer
     eight = nn.Sequential(nn.Linear(8, 6))
     pack_transformers(eight, torch.int8)
     compile_steps(eight, weights_min=0)
