@@ -19,6 +19,8 @@ from musictool.cli.exit_status import ExitStatus
 from musictool.cli.streams import STANDARD_OUTPUT, input_error_from
 from musictool.errors import MissingError, MusicToolError, ResourceError
 
+_ASK_AGAIN_SECONDS = 1.0
+
 
 class InternalError(MusicToolError):
     """A bug of ours."""
@@ -41,7 +43,7 @@ def main(argv: Sequence[str] | None = None, environment: Environment | None = No
     if environment is not None:
         return _run(arguments, environment)
     environment = Environment.from_process()
-    with _signals_end_the_run(), _warnings_for_developers_only(arguments):
+    with _signals_end_the_run(), _no_ctrl_c_is_lost(), _warnings_for_developers_only(arguments):
         return _run(arguments, environment)
 
 
@@ -140,6 +142,38 @@ def _signals_end_the_run() -> Iterator[None]:
     finally:
         for number in caught:
             signal.signal(number, signal.SIG_DFL)
+
+
+@contextmanager
+def _no_ctrl_c_is_lost() -> Iterator[None]:
+    """Let Ctrl-C interrupt again what has gone on after it: some libraries swallow it while they are imported.
+
+    What cleans up because of it is left in peace. A Ctrl-C that is ignored or already has a handler stays as it is.
+    """
+    is_ours = threading.current_thread() is threading.main_thread() and hasattr(signal, "setitimer")
+    if not is_ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        signal.setitimer(signal.ITIMER_REAL, _ASK_AGAIN_SECONDS, _ASK_AGAIN_SECONDS)
+        raise KeyboardInterrupt
+
+    def interrupt_again(number: int, frame: FrameType | None) -> None:
+        handled = sys.exc_info()[1]
+        while handled is not None and not isinstance(handled, KeyboardInterrupt):
+            handled = handled.__context__
+        if handled is None:
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt_again)
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGALRM, before)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from musictool.cli.main import main
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-FAKES = ("copy", "fail", "findings", "pour", "linger", "warn", "end_by", "use")
+FAKES = ("copy", "fail", "findings", "pour", "linger", "warn", "end_by", "swallow", "use")
 KIT = ("copy", "fail", "findings")
 PROGRAM = f"""
 import sys

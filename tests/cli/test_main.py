@@ -305,10 +305,18 @@ def test_ignored_hangup_stays_ignored(spawn):
     ignored.communicate()
 
 
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="POSIX signals")
+def test_ctrl_c_that_is_swallowed_comes_again_but_not_into_what_cleans_up(spawn):
+    process = spawn("swallow")
+    assert process.communicate(timeout=30) == (b"clean\n", b"")
+    assert process.returncode == 130
+
+
 def test_signal_handlers_are_given_back():
-    before = signal.getsignal(signal.SIGTERM)
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGALRM") if hasattr(signal, name)]
+    before = [signal.getsignal(number) for number in numbers]
     assert main(["findings"]) == 1
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert [signal.getsignal(number) for number in numbers] == before
 
 
 def test_warnings_of_libraries_are_for_developers(spawn):
